@@ -1,0 +1,81 @@
+"""Fixtures for every test, and the guard that nothing of a test session outlives it.
+
+- ``store_path``: a path where no store is yet
+- ``engine``: an open store at that path, closed afterwards
+- for the session: no process and no /dev/shm/helios* segment of it is left at its end
+"""
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+import helios_shm
+
+SHARED_MEMORY = Path("/dev/shm")
+# A coordinator leaves by itself soon after its last participant; this long it may take on a busy machine.
+LEAVE_SECONDS_MAX = 20.0
+
+# Children inherit it, through fork, spawn and exec alike: it tells our processes from anybody else's.
+SESSION_VARIABLE = "HELIOS_TEST_SESSION"
+SESSION = uuid.uuid4().hex
+
+
+def processes_of_session() -> list[psutil.Process]:
+    """Every living process but this one that descends from this session, orphans included."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.environ().get(SESSION_VARIABLE) == SESSION:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def name_process(process: psutil.Process) -> str:
+    try:
+        return f"process {process.pid}: {' '.join(process.cmdline())}"
+    except psutil.Error:
+        return f"process {process.pid}"
+
+
+def segments() -> set[str]:
+    return {path.name for path in SHARED_MEMORY.glob("helios*")}
+
+
+def is_mapped(segment: str) -> bool:
+    """True while a living process has the segment mapped: if none of ours does, another session does."""
+    wanted = str(SHARED_MEMORY / segment)
+    for process in psutil.process_iter():
+        try:
+            if any(region.path == wanted for region in process.memory_maps(grouped=True)):
+                return True
+        except (psutil.Error, OSError):
+            continue
+    return False
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_outlives_the_session() -> Iterator[None]:
+    os.environ[SESSION_VARIABLE] = SESSION
+    before = segments()
+    yield
+    _, alive = psutil.wait_procs(processes_of_session(), timeout=LEAVE_SECONDS_MAX)
+    left = [name_process(process) for process in alive]
+    left += [f"segment {name}" for name in sorted(segments() - before) if not is_mapped(name)]
+    assert not left, "left behind by the tests: " + "; ".join(left)
+
+
+@pytest.fixture
+def store_path(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def engine(store_path: Path) -> Iterator[helios_shm.Engine]:
+    with helios_shm.open(store_path) as opened:
+        yield opened
