@@ -1,0 +1,130 @@
+"""A file uses only lower floors; the list of floors stands here, lowest first."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Lowest first. A module may import those above it in this list, never those below it.
+PYTHON_FLOORS = [
+    "errors",
+    "types",
+    "config",
+    "_native",
+    "_capi",
+    "hashing",
+    "codec",
+    "segment",
+    "l1",
+    "l2",
+    "snapshot",
+    "workspace",
+    "branch",
+    "coordinator",
+    "engine",
+    "__init__",
+]
+
+# Each of these is imported by one module only, so that there is one place to look at.
+ONLY_IMPORTER = {"_native": "_capi", "lz4": "codec", "blake3": "hashing", "lmdb": "l2"}
+
+# Read by setuptools alone.
+NOT_IN_THE_HOUSE = {"_ffi_build"}
+
+C_FLOORS = [
+    "hs_base",
+    "hs_atomic",
+    "hs_step",
+    "hs_err",
+    "hs_blake3",
+    "hs_checksum",
+    "hs_layout",
+    "hs_node",
+    "hs_record",
+    "hs_segment",
+    "hs_participant",
+    "hs_chunk",
+    "hs_index",
+    "hs_branch",
+    "hs_ring",
+    "hs_cache",
+    "hs_tree",
+    "hs_locator",
+    "hs_drain",
+]
+
+
+def python_modules() -> list[Path]:
+    paths = sorted((ROOT / "helios_shm").glob("*.py"))
+    return [path for path in paths if path.stem not in NOT_IN_THE_HOUSE]
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """What the module imports when it runs, not for types alone; '.name' for a sibling."""
+    for node in ast.iter_child_nodes(tree):
+        if is_type_checking(node):
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = "." * node.level + (node.module or "")
+            whole = base.strip(".") in ("", "helios_shm")
+            yield from (f"{base.rstrip('.')}.{alias.name}" for alias in node.names) if whole else (base,)
+        else:
+            yield from imports(node)
+
+
+def sibling(name: str) -> str | None:
+    """The module of this package that an imported name means, if it means one."""
+    match = re.match(r"(?:\.|helios_shm\.)(\w+)", name)
+    if match:
+        is_module = match[1] in PYTHON_FLOORS or (ROOT / "helios_shm" / f"{match[1]}.py").exists()
+        return match[1] if is_module else "__init__"
+    return "__init__" if name == "helios_shm" else None
+
+
+@pytest.mark.parametrize("path", python_modules(), ids=lambda path: path.stem)
+def test_python_module_imports_only_lower_floors(path: Path) -> None:
+    assert path.stem in PYTHON_FLOORS, f"{path.name}: say in PYTHON_FLOORS on which floor it stands"
+    lower = PYTHON_FLOORS[: PYTHON_FLOORS.index(path.stem)]
+    used = {sibling(name) for name in imports(ast.parse(path.read_text()))} - {None}
+    higher = used - set(lower)
+    assert not higher, f"{path.name} imports {sorted(map(str, higher))}, which stand higher"
+
+
+@pytest.mark.parametrize(("imported", "importer"), ONLY_IMPORTER.items())
+def test_foreign_module_has_one_importer(imported: str, importer: str) -> None:
+    found = set()
+    for path in python_modules():
+        for name in imports(ast.parse(path.read_text())):
+            first = name.removeprefix("helios_shm").lstrip(".").split(".")[0]
+            if first == imported:
+                found.add(path.stem)
+    assert found == {importer}
+
+
+def c_files() -> list[Path]:
+    return sorted((ROOT / "csrc").glob("hs_*.[ch]"))
+
+
+@pytest.mark.parametrize("path", c_files(), ids=lambda path: path.name)
+def test_c_file_includes_only_lower_floors(path: Path) -> None:
+    assert path.stem in C_FLOORS, f"{path.name}: say in C_FLOORS on which floor it stands"
+    included = re.findall(r'#include "(\w+)\.h"', path.read_text())
+    used = set(included) - {"helios_shm", path.stem}
+    lower = set(C_FLOORS[: C_FLOORS.index(path.stem)])
+    assert used <= lower, f"{path.name} includes {sorted(used - lower)}, which stand higher"
+
+
+def test_floors_name_only_modules_that_exist() -> None:
+    present = {path.stem for path in python_modules()} | {"_native"}
+    assert set(PYTHON_FLOORS) <= present
+    assert set(C_FLOORS) <= {path.stem for path in c_files()}
