@@ -12,8 +12,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import settings
 
 import helios_shm
+
+# The machine's speed is no property of the code; a run in CI is the same run each time.
+settings.register_profile("house", deadline=None, derandomize="CI" in os.environ, print_blob=True)
+settings.load_profile("house")
 
 SHARED_MEMORY = Path("/dev/shm")
 # A coordinator leaves by itself soon after its last participant; this long it may take on a busy machine.

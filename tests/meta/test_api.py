@@ -74,7 +74,7 @@ def test_function_has_the_signature_of_the_stub(name: str) -> None:
     assert library_shape(getattr(helios_shm, name)) == stub_shape(FUNCTIONS[name])
 
 
-@pytest.mark.parametrize(("owner", "stub"), methods(), ids=lambda given: getattr(given, "name", given))
+@pytest.mark.parametrize(("owner", "stub"), list(methods()), ids=lambda given: getattr(given, "name", given))
 def test_method_has_the_signature_of_the_stub(owner: str, stub: ast.FunctionDef) -> None:
     found = inspect.getattr_static(getattr(helios_shm, owner), stub.name, None)
     assert found is not None, f"{owner}.{stub.name} is missing"

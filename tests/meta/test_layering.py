@@ -100,7 +100,7 @@ def test_python_module_imports_only_lower_floors(path: Path) -> None:
     assert not higher, f"{path.name} imports {sorted(map(str, higher))}, which stand higher"
 
 
-@pytest.mark.parametrize(("imported", "importer"), ONLY_IMPORTER.items())
+@pytest.mark.parametrize(("imported", "importer"), list(ONLY_IMPORTER.items()))
 def test_foreign_module_has_one_importer(imported: str, importer: str) -> None:
     found = set()
     for path in python_modules():
