@@ -29,12 +29,21 @@ SESSION_VARIABLE = "HELIOS_TEST_SESSION"
 SESSION = uuid.uuid4().hex
 
 
+def is_multiprocessing_server(process: psutil.Process) -> bool:
+    """True of multiprocessing's own two servers, which end with us; not of what a forkserver forked."""
+    command = " ".join(process.cmdline())
+    return process.ppid() == os.getpid() and (
+        "multiprocessing.resource_tracker" in command or "multiprocessing.forkserver" in command
+    )
+
+
 def processes_of_session() -> list[psutil.Process]:
     """Every living process but this one that descends from this session, orphans included."""
     found = []
     for process in psutil.process_iter():
         try:
-            if process.pid != os.getpid() and process.environ().get(SESSION_VARIABLE) == SESSION:
+            ours = process.pid != os.getpid() and process.environ().get(SESSION_VARIABLE) == SESSION
+            if ours and not is_multiprocessing_server(process):
                 found.append(process)
         except psutil.Error:
             continue
