@@ -47,3 +47,9 @@ def test_readme_names_every_command() -> None:
     readme = (ROOT / "README.md").read_text()
     missing = [command for command in ("run", "test", "bench", "check") if f"make {command}" not in readme]
     assert missing == []
+
+
+def test_every_step_that_a_crash_test_may_die_at_is_documented() -> None:
+    labels = re.findall(r"\bX\((\w+)\)", (ROOT / "csrc" / "hs_step.h").read_text())
+    documented = re.findall(r"`(\w+)`", (ROOT / "docs" / "CONCURRENCY.md").read_text())
+    assert len(labels) > 1 and sorted(set(labels) - set(documented)) == []

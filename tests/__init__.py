@@ -1,0 +1,1 @@
+"""The tests; tests/model.py is the oracle they share."""
