@@ -55,6 +55,7 @@ C_FLOORS = [
     "hs_tree",
     "hs_locator",
     "hs_drain",
+    "hs_engine",
 ]
 
 
