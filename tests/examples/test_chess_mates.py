@@ -6,8 +6,9 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import chess
@@ -169,6 +170,7 @@ def test_expansion_commits_the_position_after_the_move(engine: Engine) -> None:
         ("R5k1/5ppp/8/8/8/8/8/6K1 b - - 0 1", 2, LOSS, set()),  # The defender is mated.
         ("k7/2Q5/8/8/8/8/8/6K1 b - - 0 1", 2, WIN, set()),  # The defender is stalemated.
         ("8/8/8/8/8/1k6/8/K2r4 w - - 0 1", 3, LOSS, set()),  # The attacker is mated.
+        ("7k/8/8/8/8/1q6/8/K7 w - - 0 1", 3, LOSS, set()),  # The attacker is stalemated.
         ("4k3/8/8/8/8/8/8/R3K3 b - - 0 1", 0, WIN, set()),  # No ply is left.
         ("4k3/8/8/8/8/8/4P3/4K3 w - - 0 1", 1, LOSS, set()),  # No check, so no mate with the last ply.
         ("6k1/5ppp/8/8/8/8/8/R5K1 w - - 0 1", 1, None, {"a1a8"}),  # Only checks are tried with the last ply.
@@ -228,6 +230,28 @@ def test_search_counts_each_snapshot_once_as_node_or_transposition(engine: Engin
     assert search.move == "f6f7"
     assert search.tally.transpositions > 0
     assert search.tally.snapshots == search.simulations + 1 == len(search.nodes) + search.tally.transpositions
+
+
+def test_values_are_those_of_the_player_to_move(engine: Engine) -> None:
+    """One result of its own, and from each child what the other player lost: that is all a node has."""
+    (search,) = search_all(engine, load("napoleon"), workers=1, simulations_max=500)
+    assert search.tally.transpositions == 0
+    inner_nodes = 0
+    for node in search.nodes.values():
+        children = node.children.values()
+        own_visits = node.visits - sum(child.visits for child in children)
+        own_value = node.value + sum(child.value for child in children)
+        assert (own_visits, abs(own_value)) == ((1, 1) if node.parents else (0, 0))
+        inner_nodes += bool(children)
+    assert inner_nodes > 1
+
+
+@pytest.mark.parametrize(("name", "move"), [("opera", "b3b8"), ("opera", "h2h3"), ("immortal-22", "f3f6")])
+def test_rollout_tells_the_defender_whether_it_was_mated(engine: Engine, name: str, move: str) -> None:
+    (problem,) = load(name)
+    root = commit_position(engine, problem.board, problem.plies)
+    leaves = expand([Expansion(root, move, f"seed {number}") for number in range(5)])
+    assert {leaf.value for leaf in leaves} == {LOSS if move in problem.keys else WIN}
 
 
 def test_search_stops_at_its_budget(engine: Engine) -> None:
@@ -295,10 +319,10 @@ def test_command_says_what_is_wrong_with_the_store(
 
 
 @contextmanager
-def running_command() -> Iterator[subprocess.Popen[str]]:
+def running_command(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     """The command in a process group of its own, as a shell starts it, and after its first progress line."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "examples.chess_mates"],
+        [sys.executable, "-m", "examples.chess_mates", *arguments],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -345,17 +369,24 @@ def test_signal_to_the_group_ends_the_command_cleanly(signum: signal.Signals) ->
     assert not shared_memory_names() - segments_before
 
 
+def test_workers_leave_an_interrupt_to_their_parent() -> None:
+    with running_command("--problems", "loyd-*") as process:
+        for worker in pool_workers(process):
+            worker.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (0, "")
+
+
 def test_second_interrupt_ends_workers_that_hang() -> None:
     with running_command() as process:
         workers = pool_workers(process)
         for worker in workers:
             worker.suspend()
-        while process.poll() is None:
+        give_up_at = time.monotonic() + END_S_MAX
+        while process.poll() is None and time.monotonic() < give_up_at:
             process.send_signal(signal.SIGINT)
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=0.2)
-            except subprocess.TimeoutExpired:
-                continue
         assert process.returncode == 128 + signal.SIGINT
         _, alive = psutil.wait_procs(workers, timeout=END_S_MAX)
         assert not alive
