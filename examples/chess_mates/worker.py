@@ -57,8 +57,8 @@ def expand(batch: Sequence[Expansion]) -> list[Leaf]:
 
 
 def _expand_one(expansion: Expansion) -> Leaf:
+    before = dict(expansion.parent.items())
     workspace = expansion.parent.fork()
-    before = dict(workspace.items())
     board, plies_left = position.decode(before)
     board.push_uci(expansion.move)
     context = {key: value for key, value in before.items() if not key.startswith(("board/", "play/"))}
