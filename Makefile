@@ -82,7 +82,10 @@ build/c/$(1)/csrc/%.o: csrc/%.c
 build/c/$(1)/tests/%.o: tests/c/%.c
 	@mkdir -p $$(@D)
 	$(CC) $(C_FLAGS) $(C_FLAGS_$(1)) -c -o $$@ $$<
-build/c/$(1)/test_%: build/c/$(1)/tests/test_%.o $(C_SOURCES:%.c=build/c/$(1)/%.o)
+build/c/$(1)/libhelios_shm.a: $(C_SOURCES:%.c=build/c/$(1)/%.o)
+	@rm -f $$@
+	$(AR) rcs $$@ $$^
+build/c/$(1)/test_%: build/c/$(1)/tests/test_%.o build/c/$(1)/libhelios_shm.a
 	$(CC) $(C_FLAGS_$(1)) -pthread -o $$@ $$^ -lrt
 .PHONY: test-c-$(1) $(C_TESTS:%=run-$(1)-%)
 test-c-$(1): $(C_TESTS:%=run-$(1)-%)
