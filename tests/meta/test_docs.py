@@ -1,5 +1,6 @@
 """Documents are held to the code: the README's example runs, and a file that a document names exists."""
 
+import os
 import re
 import subprocess
 import sys
@@ -24,7 +25,13 @@ def test_readme_example_runs_as_it_stands(tmp_path: Path) -> None:
     program = tmp_path / "example.py"
     program.write_text(example)
     done = subprocess.run(
-        [sys.executable, str(program)], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, str(program)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     promised = re.findall(r"# prints (.+)$", example, re.MULTILINE)
