@@ -1,0 +1,63 @@
+/* hs_atomic.h - C11 atomics with the memory order in the name.
+ *
+ * Everything that two processes touch goes through these functions; a bare atomic elsewhere is an error that the style
+ * test finds. Both ends of each edge carry the same label (E1, E2 ... in docs/CONCURRENCY.md) in a comment at the call.
+ */
+#ifndef HS_ATOMIC_H
+#define HS_ATOMIC_H
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+_Static_assert(ATOMIC_LLONG_LOCK_FREE == 2,
+               "64-bit words must be lock-free: they are shared between processes");
+_Static_assert(ATOMIC_INT_LOCK_FREE == 2,
+               "32-bit words must be lock-free: they are shared between processes");
+
+/* The shared words are declared with these types in hs_layout.h. */
+typedef _Atomic uint64_t hs_word;
+typedef _Atomic uint32_t hs_word32;
+
+/* Relaxed: counters and hints whose value decides nothing that another word does not confirm. */
+static inline uint64_t hs_load_relaxed(const hs_word *word) {
+    return atomic_load_explicit((hs_word *)word, memory_order_relaxed);
+}
+static inline uint64_t hs_load_acquire(const hs_word *word) {
+    return atomic_load_explicit((hs_word *)word, memory_order_acquire);
+}
+static inline void hs_store_relaxed(hs_word *word, uint64_t value) {
+    atomic_store_explicit(word, value, memory_order_relaxed);
+}
+static inline void hs_store_release(hs_word *word, uint64_t value) {
+    atomic_store_explicit(word, value, memory_order_release);
+}
+static inline uint64_t hs_add_relaxed(hs_word *word, uint64_t value) {
+    return atomic_fetch_add_explicit(word, value, memory_order_relaxed);
+}
+static inline uint64_t hs_add_seq_cst(hs_word *word, uint64_t value) {
+    return atomic_fetch_add_explicit(word, value, memory_order_seq_cst);
+}
+/* Strong compare-and-swap, sequentially consistent on success and acquire on failure; *expected receives what was found. */
+static inline bool hs_cas_seq_cst(hs_word *word, uint64_t *expected, uint64_t desired) {
+    return atomic_compare_exchange_strong_explicit(word, expected, desired, memory_order_seq_cst,
+                                                   memory_order_acquire);
+}
+static inline uint32_t hs_load32_relaxed(const hs_word32 *word) {
+    return atomic_load_explicit((hs_word32 *)word, memory_order_relaxed);
+}
+static inline uint32_t hs_load32_acquire(const hs_word32 *word) {
+    return atomic_load_explicit((hs_word32 *)word, memory_order_acquire);
+}
+static inline void hs_store32_relaxed(hs_word32 *word, uint32_t value) {
+    atomic_store_explicit(word, value, memory_order_relaxed);
+}
+static inline void hs_store32_release(hs_word32 *word, uint32_t value) {
+    atomic_store_explicit(word, value, memory_order_release);
+}
+static inline uint32_t hs_add32_seq_cst(hs_word32 *word, uint32_t value) {
+    return atomic_fetch_add_explicit(word, value, memory_order_seq_cst);
+}
+static inline void hs_fence_acquire(void) { atomic_thread_fence(memory_order_acquire); }
+static inline void hs_fence_release(void) { atomic_thread_fence(memory_order_release); }
+static inline void hs_fence_seq_cst(void) { atomic_thread_fence(memory_order_seq_cst); }
+#endif
