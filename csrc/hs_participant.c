@@ -1,0 +1,89 @@
+/* hs_participant.c - join, leave, and the one question about others: does it live? */
+#define _GNU_SOURCE
+#include "hs_participant.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+#include "hs_err.h"
+#include "hs_step.h"
+
+static struct flock byte_lock(uint32_t index) {
+    return (struct flock){.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)index, .l_len = 1};
+}
+
+static uint64_t pid_namespace(void) {
+    struct stat file;
+    return stat("/proc/self/ns/pid", &file) == 0 ? (uint64_t)file.st_ino : 0;
+}
+
+static uint64_t now_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
+}
+
+static void slot_fill(hs_participant_slot *slot) {
+    hs_store_relaxed(&slot->pid, (uint64_t)getpid());
+    hs_store_relaxed(&slot->pid_namespace, pid_namespace());
+    hs_store_relaxed(&slot->started_ns, now_ns());
+    hs_store_relaxed(&slot->commits, 0);
+    hs_store_relaxed(&slot->hits, 0);
+    hs_store_relaxed(&slot->misses, 0);
+    hs_store_relaxed(&slot->puts, 0);
+    hs_store_relaxed(&slot->floor, 0);
+    hs_store_relaxed(&slot->lease, 0);
+    hs_store_relaxed(&slot->lease_generation, 0);
+    hs_store32_relaxed(&slot->inserting, 0);
+    hs_store32_release(&slot->state, 1);
+}
+
+void hs_participant_none(hs_participant *out) {
+    *out = (hs_participant){.fd = -1, .index = HS_OWNER_NONE, .slot = NULL};
+}
+
+/* Lock the byte of some free slot. Its index, HS_FULL or another status. */
+static int slot_lock(const hs_segment *segment, int fd) {
+    for (uint32_t n = 0; n < HS_PARTICIPANTS; n++) {
+        if (hs_load32_acquire(&segment->participants[n].state) != 0) continue;
+        struct flock lock = byte_lock(n);
+        if (fcntl(fd, F_OFD_SETLK, &lock) == 0) return (int)n;
+        if (errno != EAGAIN && errno != EACCES) return hs_err_system(errno);
+    }
+    return HS_FULL;
+}
+
+int hs_participant_join(hs_segment *segment, const char *path, hs_participant *out) {
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0) return hs_err_system(errno);
+    int n = slot_lock(segment, fd);
+    if (n < 0) {
+        close(fd);
+        return n;
+    }
+    HS_STEP(join_locked);
+    hs_participant_slot *slot = &segment->participants[n];
+    slot_fill(slot);
+    HS_STEP(join_after);
+    *out = (hs_participant){.fd = fd, .index = (uint32_t)n, .slot = slot};
+    return HS_OK;
+}
+
+void hs_participant_leave(hs_participant *self) {
+    if (self->slot == NULL) return;
+    hs_store32_relaxed(&self->slot->inserting, 0);
+    hs_store32_release(&self->slot->state, 0);
+    hs_participant_abandon(self);
+}
+
+void hs_participant_abandon(hs_participant *self) {
+    if (self->fd >= 0) close(self->fd);
+    hs_participant_none(self);
+}
+
+int hs_participant_alive(int fd, uint32_t index) {
+    struct flock lock = byte_lock(index);
+    if (fcntl(fd, F_OFD_GETLK, &lock) != 0) return hs_err_system(errno);
+    return lock.l_type != F_UNLCK;
+}
