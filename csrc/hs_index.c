@@ -1,0 +1,112 @@
+/* hs_index.c - probe and insert; replacement prefers what is worth least. */
+#include "hs_index.h"
+#include "helios_shm.h"
+#include "hs_step.h"
+
+#define TAG_BITS     12
+#define SECOND_SHIFT 26 /* 26 bits a bucket are enough for the largest ring */
+_Static_assert((uint64_t)HS_CHUNKS_MAX *(HS_CHUNK_SIZE / 256) / HS_INDEX_WAYS <= UINT64_C(1) << SECOND_SHIFT,
+               "bits");
+
+hs_index_key hs_index_key_make(const hs_segment *segment, const uint8_t id[32]) {
+    unsigned __int128 product =
+        (unsigned __int128)(hs_load_u64(id) ^ segment->seed[0]) * (hs_load_u64(id + 8) ^ segment->seed[1]);
+    uint64_t mixed = (uint64_t)product ^ (uint64_t)(product >> 64);
+    mixed = (mixed ^ mixed >> 32) * UINT64_C(0x9e3779b97f4a7c15);
+    uint32_t a = (uint32_t)mixed & segment->index_mask,
+             b = (uint32_t)(mixed >> SECOND_SHIFT) & segment->index_mask;
+    return (hs_index_key){.bucket = {a, b}, .tag = (uint32_t)(mixed >> (64 - TAG_BITS))};
+}
+
+static uint32_t word_tag(uint64_t word) { return (uint32_t)(word >> HS_INDEX_TAG_SHIFT); }
+static uint32_t word_chunk(uint64_t word) { return (uint32_t)(word >> HS_PLACE_CHUNK_SHIFT) & 0xffff; }
+
+static uint64_t word_make(const hs_index_key *key, uint64_t place) {
+    uint64_t generation = hs_place_generation(place) & HS_INDEX_GENERATION_MASK;
+    return (uint64_t)key->tag << HS_INDEX_TAG_SHIFT | generation << HS_INDEX_GENERATION_SHIFT |
+           (place & UINT32_MAX);
+}
+
+/* The place that a word means, if its chunk's generation is still that one; else 0. */
+static uint64_t word_place(const hs_segment *segment, uint64_t word) {
+    uint32_t chunk = word_chunk(word);
+    if (chunk >= segment->chunk_count) return 0;
+    uint32_t generation = hs_chunk_word_generation(hs_load_acquire(&segment->chunks[chunk].word));
+    if ((generation & HS_INDEX_GENERATION_MASK) !=
+        (word >> HS_INDEX_GENERATION_SHIFT & HS_INDEX_GENERATION_MASK))
+        return 0;
+    return hs_place_make(generation, chunk, (uint32_t)word & 0xffff);
+}
+
+uint32_t hs_index_probe(const hs_segment *segment, const hs_index_key *key,
+                        uint64_t places[HS_INDEX_CANDIDATES]) {
+    uint32_t count = 0;
+    for (int k = 0; k < (key->bucket[0] == key->bucket[1] ? 1 : 2); k++) {
+        const hs_index_bucket *bucket = &segment->index[key->bucket[k]];
+        for (uint32_t i = 0; i < HS_INDEX_WAYS; i++) {
+            uint64_t word = hs_load_acquire(&bucket->words[i]); /* E6 (acquire end) */
+            if (HS_LIKELY(word_tag(word) != key->tag) || word == 0) continue;
+            uint64_t place = word_place(segment, word);
+            if (place != 0) places[count++] = place;
+        }
+    }
+    return count;
+}
+
+static bool has_id(const hs_segment *segment, uint64_t place, const uint8_t id[32]) {
+    if (hs_place_offset(place) + sizeof(hs_entry) / HS_UNIT >= HS_CHUNK_UNITS) return false;
+    const uint8_t *entry = hs_chunk_address(segment, hs_place_chunk(place), hs_place_offset(place));
+    uint8_t found[32];
+    hs_chunk_copy(found, entry + offsetof(hs_entry, id), sizeof found);
+    return memcmp(found, id, sizeof found) == 0;
+}
+
+/* What a word is worth to others: 0 for what may be overwritten at no loss, then the older the cheaper; 0xffffffff never. */
+enum { WORTH_NOTHING = 0, WORTH_STALE = 1, WORTH_OLDEST = 2 };
+#define WORTH_KEPT UINT32_MAX
+static uint32_t word_worth(const hs_segment *segment, const hs_index_key *key, const uint8_t id[32],
+                           uint64_t word) {
+    if (word == 0) return WORTH_STALE;
+    uint64_t place = word_place(segment, word);
+    if (place != 0 && word_tag(word) == key->tag && has_id(segment, place, id))
+        return WORTH_NOTHING; /* keeps the id single */
+    if (place == 0) return WORTH_STALE;
+    uint32_t chunk = hs_place_chunk(place);
+    if (!hs_chunk_is_persisted(segment, chunk, hs_place_generation(place), hs_place_offset(place)))
+        return WORTH_KEPT;
+    return WORTH_OLDEST + segment->chunk_count - hs_chunk_age(segment, chunk);
+}
+
+typedef struct victim {
+    hs_word *slot;
+    uint64_t word;
+    uint32_t worth;
+    uint32_t spare; /* words of its bucket that are free to take: the emptier bucket is filled first */
+} victim;
+
+static victim bucket_look(hs_segment *segment, const hs_index_key *key, int k, const uint8_t id[32]) {
+    hs_index_bucket *bucket = &segment->index[key->bucket[k]];
+    victim best = {.worth = WORTH_KEPT};
+    uint32_t spare = 0;
+    for (uint32_t i = 0; i < HS_INDEX_WAYS; i++) {
+        uint64_t word = hs_load_acquire(&bucket->words[i]);
+        uint32_t worth = word_worth(segment, key, id, word);
+        spare += worth <= WORTH_STALE;
+        if (worth < best.worth) best = (victim){.slot = &bucket->words[i], .word = word, .worth = worth};
+    }
+    best.spare = spare;
+    return best;
+}
+
+int hs_index_insert(hs_segment *segment, const hs_index_key *key, const uint8_t id[32], uint64_t place) {
+    uint64_t mine = word_make(key, place);
+    for (;;) { /* a failed swap means that another insert succeeded; and persisting never takes words back */
+        victim a = bucket_look(segment, key, 0, id), b = bucket_look(segment, key, 1, id);
+        victim best = a.worth < b.worth || (a.worth == b.worth && a.spare >= b.spare) ? a : b;
+        if (best.worth == WORTH_KEPT) return HS_WAIT;
+        HS_STEP(index_before);
+        if (!hs_cas_seq_cst(best.slot, &best.word, mine)) continue; /* E6 (release end) */
+        HS_STEP(index_after);
+        return HS_OK;
+    }
+}

@@ -1,0 +1,295 @@
+/* hs_ring.c - put, flush, get. The order of stores is the protocol's: bytes, cursor, index; the head is the caller's. */
+#include "hs_ring.h"
+#include "helios_shm.h"
+#include "hs_checksum.h"
+#include "hs_futex.h"
+#include "hs_step.h"
+
+#define AGING_PART 4 /* the oldest 1/4 of the chunks gets a second chance */
+
+void hs_ring_init(hs_ring *ring, hs_segment *segment, hs_participant *self) {
+    memset(ring, 0, sizeof *ring);
+    ring->segment = segment;
+    ring->self = self;
+}
+
+uint64_t hs_ring_checksum(const uint64_t seed[2], const hs_entry *header, uint64_t payload_sum) {
+    uint64_t seeded[2] = {seed[0] ^ payload_sum, seed[1]};
+    return hs_checksum(seeded, &header->raw_size, sizeof *header - offsetof(hs_entry, raw_size));
+}
+
+/* Do kind, codec and sizes agree, whoever says so? */
+static bool sizes_agree(uint8_t kind, uint8_t codec, uint32_t stored_size, uint64_t raw_size) {
+    if (stored_size > HS_ENTRY_PAYLOAD_MAX || kind < HS_ENTRY_NODE || kind > HS_ENTRY_BLOB ||
+        codec > HS_CODEC_LZ4)
+        return false;
+    if (kind == HS_ENTRY_BLOB) return stored_size == 0;
+    return codec != HS_CODEC_RAW || stored_size == raw_size;
+}
+
+bool hs_ring_header_fits(const hs_entry *header, uint32_t units_left) {
+    return sizes_agree(header->kind, header->codec, header->stored_size, header->raw_size) &&
+           hs_ring_units(header->stored_size) <= units_left;
+}
+
+static bool is_aging(const hs_segment *segment, uint64_t place) {
+    uint32_t chunk = hs_place_chunk(place);
+    uint32_t age = hs_chunk_age(segment, chunk);
+    return age >= segment->chunk_count - segment->chunk_count / AGING_PART &&
+           hs_chunk_is_persisted(segment, chunk, hs_place_generation(place), hs_place_offset(place));
+}
+
+/* ---- Reading ---- */
+
+/* Units from this place to its chunk's cursor, 0 if the generation is not (or no longer) the place's. E1 (acquire end). */
+static uint32_t units_readable(const hs_segment *segment, uint64_t place) {
+    hs_chunk_state_word w =
+        hs_chunk_word_decode(hs_load_acquire(&segment->chunks[hs_place_chunk(place)].word));
+    uint32_t cursor = w.cursor < HS_CHUNK_UNITS ? w.cursor : HS_CHUNK_UNITS, offset = hs_place_offset(place);
+    return w.generation == hs_place_generation(place) && offset < cursor ? cursor - offset : 0;
+}
+
+/* Is the chunk still of the place's generation, after its bytes were read? E4 (acquire end). */
+static bool still_current(const hs_segment *segment, uint64_t place) {
+    hs_fence_acquire();
+    uint64_t word = hs_load_relaxed(&segment->chunks[hs_place_chunk(place)].word);
+    return hs_chunk_word_generation(word) == hs_place_generation(place);
+}
+
+/* Copy payload bytes that may be overwritten meanwhile; the sum is of what was stored. */
+static inline uint64_t copy_sum(const uint64_t seed[2], void *to, const void *from, size_t size) {
+#ifdef __SANITIZE_THREAD__
+    hs_chunk_copy(to, from, size);
+    return hs_checksum(seed, to, size);
+#else
+    return hs_checksum_copy(seed, to, from, size);
+#endif
+}
+
+/* Copy the header out; false if there is no entry with possible sizes there. */
+static bool header_read(const hs_segment *segment, uint64_t place, hs_entry *header) {
+    uint32_t units = units_readable(segment, place);
+    if (units < hs_ring_units(0)) return false;
+    hs_chunk_copy(header, hs_chunk_address(segment, hs_place_chunk(place), hs_place_offset(place)),
+                  sizeof *header);
+    return hs_ring_header_fits(header, units);
+}
+
+/* Copy and verify the payload under a header that was copied before. */
+static int payload_read(const hs_segment *segment, uint64_t place, const hs_entry *header, void *buffer,
+                        size_t capacity, hs_ring_hit *hit) {
+    if (header->stored_size <= capacity) {
+        const uint8_t *entry = hs_chunk_address(segment, hs_place_chunk(place), hs_place_offset(place));
+        uint64_t sum = copy_sum(segment->seed, buffer, entry + sizeof *header, header->stored_size);
+        if (hs_ring_checksum(segment->seed, header, sum) != header->checksum) return HS_CORRUPT;
+    }
+    if (!still_current(segment, place)) return HS_NOT_FOUND;
+    *hit = (hs_ring_hit){.kind = header->kind,
+                         .codec = header->codec,
+                         .flags = header->flags,
+                         .place = place,
+                         .stored_size = header->stored_size,
+                         .raw_size = header->raw_size};
+    return header->stored_size <= capacity ? HS_OK : HS_SMALL;
+}
+
+/* One more in a counter that its owner alone writes. */
+static void count(hs_word *counter, uint64_t more) {
+    hs_store_relaxed(counter, hs_load_relaxed(counter) + more);
+}
+
+int hs_ring_get(hs_ring *ring, const uint8_t id[32], void *buffer, size_t capacity, hs_ring_hit *hit,
+                bool *aging) {
+    const hs_segment *segment = ring->segment;
+    hs_participant_slot *slot = ring->self != NULL ? ring->self->slot : NULL;
+    hs_index_key key = hs_index_key_make(segment, id);
+    uint64_t places[HS_INDEX_CANDIDATES];
+    uint32_t candidates = hs_index_probe(segment, &key, places);
+    for (uint32_t i = 0; i < candidates; i++) {
+        hs_entry header;
+        if (!header_read(segment, places[i], &header) || memcmp(header.id, id, 32) != 0) continue;
+        int status = payload_read(segment, places[i], &header, buffer, capacity, hit);
+        if (status != HS_OK && status != HS_SMALL) continue;
+        *aging = is_aging(segment, places[i]);
+        if (slot != NULL && status == HS_OK) count(&slot->hits, 1);
+        return status;
+    }
+    if (slot != NULL) count(&slot->misses, 1);
+    return HS_NOT_FOUND;
+}
+
+int hs_ring_read(const hs_segment *segment, uint64_t place, void *buffer, size_t capacity, hs_ring_hit *hit) {
+    if ((place & HS_WORD_IN_L2) != 0 || place == 0 || hs_place_chunk(place) >= segment->chunk_count)
+        return HS_NOT_FOUND;
+    hs_entry header;
+    int status = header_read(segment, place, &header)
+                     ? payload_read(segment, place, &header, buffer, capacity, hit)
+                     : HS_CORRUPT;
+    return status == HS_CORRUPT && !still_current(segment, place) ? HS_NOT_FOUND : status;
+}
+
+/* ---- Writing ---- */
+
+/* The id's place in the ring, if it stands there verifiably under this header; 0 if not. BLOB names say less than bytes. */
+static uint64_t find_standing(const hs_segment *segment, const hs_index_key *key, const hs_ring_item *item) {
+    uint64_t places[HS_INDEX_CANDIDATES];
+    uint32_t candidates = hs_index_probe(segment, key, places);
+    for (uint32_t i = 0; i < candidates; i++) {
+        hs_entry header;
+        if (!header_read(segment, places[i], &header) || memcmp(header.id, item->id, 32) != 0) continue;
+        if ((header.kind == HS_ENTRY_BLOB) != (item->kind == HS_ENTRY_BLOB) ||
+            !still_current(segment, places[i]))
+            continue;
+        if ((item->flags & HS_ENTRY_CACHED) != 0 && is_aging(segment, places[i])) continue;
+        return places[i];
+    }
+    return 0;
+}
+
+static uint64_t find_pending(const hs_ring *ring, const uint8_t id[32]) {
+    uint64_t head = hs_load_u64(id);
+    for (uint32_t i = 0; i < ring->pending_count; i++)
+        if (HS_UNLIKELY(ring->pending_head[i] == head) && memcmp(ring->pending_id[i], id, 32) == 0)
+            return ring->pending_place[i];
+    return 0;
+}
+
+static int reaped(hs_ring *ring) {
+    ring->pending_count = 0;
+    return HS_REAPED;
+}
+
+/* Enter what is pending; what finds no word stays, moved to the front. */
+static int index_pending(hs_ring *ring) {
+    uint32_t kept = 0, total = ring->pending_count;
+    for (uint32_t i = 0; i < total; i++) {
+        uint64_t place = ring->pending_place[i];
+        /* A published place may be persisted, freed and even reused while it waits for a word: then L2 finds it. */
+        if (!hs_chunk_is_persisted(ring->segment, hs_place_chunk(place), hs_place_generation(place),
+                                   hs_place_offset(place))) {
+            hs_index_key key = hs_index_key_make(ring->segment, ring->pending_id[i]);
+            if (hs_index_insert(ring->segment, &key, ring->pending_id[i], place) == HS_OK) continue;
+            ring->pending_head[kept] = ring->pending_head[i];
+            ring->pending_place[kept] = place;
+            memmove(ring->pending_id[kept], ring->pending_id[i], 32);
+            kept++;
+        }
+    }
+    ring->pending_count = kept;
+    if (ring->self->slot != NULL) count(&ring->self->slot->puts, total - kept);
+    return kept == 0 ? HS_OK : HS_WAIT;
+}
+
+int hs_ring_flush(hs_ring *ring) {
+    if (ring->writer.owned && hs_chunk_publish(ring->segment, ring->self, &ring->writer) != HS_OK)
+        return reaped(ring);
+    if (ring->pending_count == 0) return HS_OK;
+    ring->done_seen = hs_ring_done_bell(ring->segment);
+    return index_pending(ring);
+}
+
+void hs_ring_end(hs_ring *ring) {
+    hs_chunk_release(ring->segment, ring->self, &ring->writer, false);
+    ring->pending_count = 0;
+}
+
+/* Own a chunk with room for `units`, and have room for one more pending. */
+static int room_make(hs_ring *ring, uint32_t units) {
+    bool fits = ring->writer.owned && ring->writer.end + units <= HS_CHUNK_UNITS;
+    if (HS_LIKELY(fits && ring->pending_count < HS_RING_PENDING_MAX)) return HS_OK;
+    ring->done_seen =
+        hs_ring_done_bell(ring->segment); /* before the look: a round that ends after it is not missed */
+    if (ring->writer.owned && hs_chunk_publish(ring->segment, ring->self, &ring->writer) != HS_OK)
+        return reaped(ring);
+    if (!fits) hs_chunk_release(ring->segment, ring->self, &ring->writer, true); /* sealed before any wait */
+    if (ring->pending_count > 0 && index_pending(ring) != HS_OK) return HS_WAIT;
+    return fits ? HS_OK : hs_chunk_claim(ring->segment, ring->self, &ring->writer, units);
+}
+
+/* Write the entry above the cursor. */
+static uint64_t append(hs_ring *ring, const hs_ring_item *item, uint32_t units) {
+    hs_chunk_writer *writer = &ring->writer;
+    uint8_t *entry = hs_chunk_address(ring->segment, writer->chunk, writer->end);
+    hs_entry header = {.raw_size = item->raw_size,
+                       .stored_size = item->stored_size,
+                       .kind = item->kind,
+                       .codec = item->codec,
+                       .flags = item->flags};
+    if (item->id != NULL) memcpy(header.id, item->id, 32);
+    memcpy(entry + offsetof(hs_entry, raw_size), &header.raw_size,
+           sizeof header - offsetof(hs_entry, raw_size));
+    HS_STEP(append_header);
+    uint64_t sum =
+        hs_checksum_copy(ring->segment->seed, entry + sizeof header, item->payload, item->stored_size);
+    size_t used = sizeof header + item->stored_size;
+    memset(entry + used, 0, (size_t)units * HS_UNIT - used);
+    hs_store_u64(entry, hs_ring_checksum(ring->segment->seed, &header, sum));
+    HS_STEP(append_payload);
+    uint64_t place = hs_place_make(writer->generation, writer->chunk, writer->end);
+    writer->end += units;
+    return place;
+}
+
+int hs_ring_put(hs_ring *ring, const hs_ring_item *item, uint64_t *place, bool *added) {
+    if (!sizes_agree(item->kind, item->codec, item->stored_size, item->raw_size)) return HS_ARGUMENT;
+    if ((item->id == NULL) != (item->kind == HS_ENTRY_RECORD)) return HS_ARGUMENT;
+    if (item->id != NULL) {
+        hs_index_key key = hs_index_key_make(ring->segment, item->id);
+        uint64_t standing = find_pending(ring, item->id);
+        if (standing == 0) standing = find_standing(ring->segment, &key, item);
+        if (standing != 0) {
+            *place = standing;
+            *added = false;
+            return HS_OK;
+        }
+    }
+    uint32_t units = hs_ring_units(item->stored_size);
+    int status = room_make(ring, units);
+    if (status != HS_OK) return status;
+    *place = append(ring, item, units);
+    *added = true;
+    if (item->id != NULL) {
+        uint32_t n = ring->pending_count++;
+        ring->pending_head[n] = hs_load_u64(item->id);
+        ring->pending_place[n] = *place;
+        memcpy(ring->pending_id[n], item->id, 32);
+    }
+    return HS_OK;
+}
+
+/* ---- Bells ---- */
+
+uint32_t hs_ring_done_bell(const hs_segment *segment) {
+    return hs_load32_acquire(&segment->header->done_bell);
+}
+
+void hs_ring_bell(hs_segment *segment) {
+    hs_segment_header *header = segment->header;
+    hs_fence_seq_cst(); /* E7: what I published, before I look whether it sleeps */
+    if (HS_LIKELY(hs_load32_relaxed(&header->sleeping) == 0)) return;
+    /* In this order: if the 0 overwrites the 1 of a later sleep, the count it reads is old, and it does not sleep. */
+    hs_store32_relaxed(&header->sleeping, 0);
+    hs_add32_seq_cst(&header->bell, 1);
+    hs_futex_wake_all(&header->bell);
+}
+
+void hs_ring_hurry(hs_segment *segment) {
+    hs_segment_header *header = segment->header;
+    hs_store32_release(&header->urgent, 1);
+    hs_store32_relaxed(&header->sleeping, 0);
+    hs_add32_seq_cst(&header->bell, 1);
+    hs_futex_wake_all(&header->bell);
+}
+
+int hs_ring_wait_done(hs_segment *segment, uint32_t done_seen, unsigned wait_ms) {
+    hs_segment_header *header = segment->header;
+    hs_add32_seq_cst(&header->done_waiters, 1); /* E8: I wait, before the kernel looks at the bell */
+    hs_ring_hurry(segment);
+    hs_futex_wait(&header->done_bell, done_seen, wait_ms);
+    hs_add32_seq_cst(&header->done_waiters, UINT32_MAX);
+    return hs_ring_done_bell(segment) != done_seen ? HS_OK : HS_TIMED_OUT;
+}
+
+int hs_ring_wait(hs_ring *ring, unsigned wait_ms) {
+    return hs_ring_wait_done(ring->segment, ring->done_seen, wait_ms);
+}

@@ -1,0 +1,87 @@
+/* hs_ring.h - L1: put and get of entries over chunks and index.
+ *
+ *   put: append to my chunk, remember {id, place} -> flush: publish (cursor), then index -> (commit: head) -> end: release
+ *
+ * Not thread-safe: the engine's mutex is held. Readers in other processes need nothing, not even a participant's slot.
+ *
+ * Invariants: an id enters the index only after its entry is published; nothing that is read is believed before its bounds,
+ * its chunk's generation (before and after), its sum and its id agree. */
+#ifndef HS_RING_H
+#define HS_RING_H
+#include "hs_index.h"
+
+#define HS_RING_PENDING_MAX                                                                                  \
+    64u /* appended entries that wait for their flush; put flushes when there are so many */
+
+typedef struct hs_ring {
+    hs_segment *segment;
+    hs_participant *self; /* NULL: this ring only reads */
+    hs_chunk_writer writer;
+    uint32_t pending_count; /* appended, not yet in the index */
+    uint32_t done_seen;     /* done_bell before the last look for room */
+    uint64_t pending_head
+        [HS_RING_PENDING_MAX]; /* first 8 bytes of the id: repeats within a commit are found here */
+    uint64_t pending_place[HS_RING_PENDING_MAX];
+    uint8_t pending_id[HS_RING_PENDING_MAX][32];
+} hs_ring;
+
+typedef struct hs_ring_item {   /* what is put */
+    uint8_t kind, codec, flags; /* enum hs_entry_kind, hs_codec, HS_ENTRY_CACHED */
+    const uint8_t *id;          /* 32 bytes; NULL for records, which are found by place and never indexed */
+    const void *payload;
+    uint32_t stored_size;
+    uint64_t raw_size;
+} hs_ring_item;
+
+typedef struct hs_ring_hit { /* what is got */
+    uint8_t kind, codec, flags;
+    uint32_t stored_size;
+    uint64_t raw_size;
+    uint64_t place;
+} hs_ring_hit;
+
+void hs_ring_init(hs_ring *ring, hs_segment *segment, hs_participant *self);
+/* Append; *place tells where, *added whether (false: an entry of that id stands in L1 already and *place is its place; an entry
+ * flagged CACHED satisfies such a probe too: L2 has it. An item that is itself CACHED is appended in spite of one that ages).
+ * Flushes by itself now and then. HS_WAIT: no chunk, or a bucket of the index is full: everything appended so far has been
+ * published and the full chunk sealed; call again later with the same item. HS_REAPED: what was appended since the last flush
+ * is lost; begin again. HS_NO_SPACE. HS_ARGUMENT: payload above HS_ENTRY_PAYLOAD_MAX, sizes that disagree. */
+int hs_ring_put(hs_ring *ring, const hs_ring_item *item, uint64_t *place, bool *added);
+/* Publish what was appended, then enter it in the index. HS_WAIT: a bucket holds only unpersisted words (what could not be
+ * entered stays pending; call again). HS_REAPED as above. */
+int hs_ring_flush(hs_ring *ring);
+/* Release the chunk (after the head moved, or when the commit is given up). What was not flushed is forgotten. */
+void hs_ring_end(hs_ring *ring);
+/* Bring the index lines of an id near: worth it a microsecond before put or get. */
+static inline void hs_ring_prefetch(const hs_ring *ring, const uint8_t id[32]) {
+    hs_index_key key = hs_index_key_make(ring->segment, id);
+    hs_index_prefetch(ring->segment, &key);
+}
+/* Copy the payload of this id's entry to buffer and verify it. HS_NOT_FOUND: not in L1 (never, reused, or failed verification).
+ * HS_SMALL: hit is filled (sizes not yet verified), the buffer is too small and not touched. After HS_NOT_FOUND the buffer's
+ * content is undefined. *aging: the entry is persisted and in the oldest quarter of the chunks; the caller may append it again
+ * with HS_ENTRY_CACHED (second chance). */
+int hs_ring_get(hs_ring *ring, const uint8_t id[32], void *buffer, size_t capacity, hs_ring_hit *hit,
+                bool *aging);
+/* The same by place (commit records). HS_NOT_FOUND: the chunk's generation has changed, or the word is none of a place
+ * (HS_WORD_IN_L2): it is in L2. HS_CORRUPT: the entry is there and damaged. */
+int hs_ring_read(const hs_segment *segment, uint64_t place, void *buffer, size_t capacity, hs_ring_hit *hit);
+/* After HS_WAIT: sleep until a round was done since (chunks freed), at most wait_ms. HS_OK or HS_TIMED_OUT. Hurries the coordinator. */
+int hs_ring_wait(hs_ring *ring, unsigned wait_ms);
+/* The same for other conditions: read the bell, look at the condition, wait. */
+uint32_t hs_ring_done_bell(const hs_segment *segment);
+int hs_ring_wait_done(hs_segment *segment, uint32_t done_seen, unsigned wait_ms);
+/* Wake the coordinator if it says that it sleeps. Edge E7. */
+void hs_ring_bell(hs_segment *segment);
+/* Wake it whether it sleeps or gathers: somebody waits for a round. */
+void hs_ring_hurry(hs_segment *segment);
+
+/* An entry's sum, as hs_layout.h says; `payload_sum` is hs_checksum of the payload with the segment's seed. */
+uint64_t hs_ring_checksum(const uint64_t seed[2], const hs_entry *header, uint64_t payload_sum);
+/* Units that an entry with such a payload takes. */
+static inline uint32_t hs_ring_units(uint32_t stored_size) {
+    return (uint32_t)((sizeof(hs_entry) + (uint64_t)stored_size + HS_UNIT - 1) / HS_UNIT);
+}
+/* Can this header stand with `units_left` units from its place to the end of what is readable? Bounds only, no sums. */
+bool hs_ring_header_fits(const hs_entry *header, uint32_t units_left);
+#endif
