@@ -1,0 +1,607 @@
+/* hs_drain.c - one round after the other; what is remembered between rounds is only a cache of what the segment says. */
+#include "hs_drain.h"
+#include <stdlib.h>
+#include <time.h>
+#include "hs_blake3.h"
+#include "hs_checksum.h"
+#include "hs_futex.h"
+#include "hs_step.h"
+
+#define PROBE_INTERVAL_NS                                                                                    \
+    UINT64_C(100000000) /* the dead are looked for so often, unless asked to be thorough */
+#define TABLE_USED_MAX  (HS_BRANCH_SLOTS / 4 * 3)
+#define TABLE_USED_AIM  (HS_BRANCH_SLOTS / 2)
+#define WINDOW_FREE_AIM (HS_BRANCH_WINDOW / 2)
+
+/* What a round takes of one chunk. */
+typedef struct range {
+    uint32_t generation, from, to; /* units */
+    uint32_t sealed_generation;    /* the chunk's if it was SEALED in the first pass; 0 if not */
+} range;
+
+typedef struct packed { /* an entry chosen for the pack at hand */
+    hs_entry header;
+    const uint8_t *payload;
+} packed;
+
+struct hs_drain {
+    hs_segment *segment;
+    int participants_fd;
+    bool collected;
+    uint64_t round, damaged, probed_ns;
+    uint64_t packed_bytes, packed_entries; /* since open: what an entry is like */
+    bool probed_dead;
+    bool *dead;      /* by participant: found dead by this round */
+    range *ranges;   /* by chunk */
+    uint64_t *known; /* by branch slot: the head word of the last finished round */
+    uint64_t *heads; /* by branch slot: the head word of this round; 0: not moved */
+    uint32_t next_head;
+    uint32_t pack_chunk, pack_offset; /* where the next pack goes on */
+    packed *rows;
+    size_t rows_capacity;
+    uint64_t *chain; /* places of the chain of chain_head, newest first */
+    size_t chain_count, chain_capacity;
+    uint32_t chain_slot, evict_hand;
+    uint64_t chain_head, chain_serial; /* serial of chain[0] */
+    uint8_t *record;                   /* HS_RECORD_SIZE_MAX bytes */
+};
+
+static uint64_t now_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
+}
+
+static uint64_t word_fresh(hs_segment *segment) {
+    return HS_WORD_IN_L2 | hs_add_relaxed(&segment->header->branch_word_next, 1);
+}
+
+/* The previous coordinator may have died while it took tags out: put them back, then let tags in again. */
+static void eviction_undo(hs_segment *segment) {
+    for (uint32_t slot = 0; slot < HS_BRANCH_SLOTS; slot++) {
+        uint64_t tag = hs_load_relaxed(&segment->branches[slot].evicted_tag);
+        if (tag == 0) continue;
+        hs_store_release(&segment->branch_tags[slot], tag);
+        hs_store_relaxed(&segment->branches[slot].evicted_tag, 0);
+    }
+    hs_store32_release(&segment->header->evicting, 0);
+}
+
+int hs_drain_open(hs_segment *segment, int participants_fd, hs_drain **out) {
+    hs_drain *drain = calloc(1, sizeof *drain);
+    if (drain == NULL) return HS_NO_MEMORY;
+    drain->segment = segment;
+    drain->participants_fd = participants_fd;
+    drain->dead = calloc(HS_PARTICIPANTS, sizeof *drain->dead);
+    drain->ranges = calloc(segment->chunk_count, sizeof *drain->ranges);
+    drain->known = calloc(HS_BRANCH_SLOTS, sizeof *drain->known);
+    drain->heads = calloc(HS_BRANCH_SLOTS, sizeof *drain->heads);
+    drain->record = malloc(HS_RECORD_SIZE_MAX);
+    if (!drain->dead || !drain->ranges || !drain->known || !drain->heads || !drain->record) {
+        hs_drain_close(drain);
+        return HS_NO_MEMORY;
+    }
+    eviction_undo(segment);
+    hs_store32_relaxed(&segment->header->sleeping, 0);
+    *out = drain;
+    return HS_OK;
+}
+
+void hs_drain_close(hs_drain *drain) {
+    if (drain == NULL) return;
+    free(drain->dead);
+    free(drain->ranges);
+    free(drain->known);
+    free(drain->heads);
+    free(drain->record);
+    free(drain->rows);
+    free(drain->chain);
+    free(drain);
+}
+
+void hs_drain_announce(hs_drain *drain, uint64_t epoch, uint64_t pid) {
+    hs_store_relaxed(&drain->segment->header->coordinator_epoch, epoch);
+    hs_store_release(&drain->segment->header->coordinator_pid, pid);
+}
+
+/* ---- Participants ---- */
+
+static bool is_taken(const hs_segment *segment, uint32_t n) {
+    return hs_load32_acquire(&segment->participants[n].state) != 0;
+}
+
+/* Probe every taken slot; returns how many are dead, living ones through *living. An error counts as alive. `dead` (NULL: not
+ * wanted) receives each: only collect fills drain->dead, since a slot may be freed only after the chunks of its owner are sealed. */
+static uint32_t participants_probe(hs_drain *drain, bool *dead, uint32_t *living) {
+    uint32_t found = 0;
+    *living = 0;
+    for (uint32_t n = 0; n < HS_PARTICIPANTS; n++) {
+        bool taken = is_taken(drain->segment, n);
+        bool is_dead =
+            taken && drain->participants_fd >= 0 && hs_participant_alive(drain->participants_fd, n) == 0;
+        if (dead != NULL) dead[n] = is_dead;
+        found += is_dead;
+        *living += taken && !is_dead;
+    }
+    drain->probed_ns = now_ns();
+    drain->probed_dead = found > 0;
+    return found;
+}
+
+int hs_drain_participants(hs_drain *drain) {
+    uint32_t living;
+    participants_probe(drain, NULL, &living);
+    return (int)living;
+}
+
+/* Is the owner of a BUSY chunk gone: dead, or a slot that is free (its owner left without releasing)? */
+static bool owner_gone(const hs_drain *drain, uint32_t owner) {
+    if (owner >= HS_PARTICIPANTS || drain->participants_fd < 0) return false;
+    return drain->dead[owner] || !is_taken(drain->segment, owner);
+}
+
+/* ---- Collect ---- */
+
+/* Pass 1 on one chunk. */
+static void state_collect(hs_drain *drain, uint32_t chunk, hs_drain_round *out) {
+    hs_word *slot = &drain->segment->chunks[chunk].word;
+    uint64_t word = hs_load_acquire(slot); /* E5 (acquire end) */
+    hs_chunk_state_word w = hs_chunk_word_decode(word);
+    if (w.state == HS_CHUNK_BUSY && owner_gone(drain, w.owner)) {
+        uint64_t sealed = hs_chunk_word_make(w.generation, HS_CHUNK_SEALED, 0, w.cursor);
+        if (hs_cas_seq_cst(slot, &word, sealed)) word = sealed;
+        w = hs_chunk_word_decode(word);
+    }
+    drain->ranges[chunk].sealed_generation = w.state == HS_CHUNK_SEALED ? w.generation : 0;
+    out->chunks_free += w.state == HS_CHUNK_FREE;
+    out->chunks_busy += w.state == HS_CHUNK_BUSY;
+    out->chunks_idle += w.state == HS_CHUNK_IDLE;
+    out->chunks_sealed += w.state == HS_CHUNK_SEALED;
+}
+
+/* Has this slot's head moved since it was last seen durable? Then its word, else 0. */
+static uint64_t head_moved(const hs_drain *drain, uint32_t slot) {
+    if (hs_load_acquire(&drain->segment->branch_tags[slot]) == 0) return 0;
+    uint64_t word = hs_branch_head_load(drain->segment, slot);
+    return (word & HS_WORD_IN_L2) != 0 || word == drain->known[slot] ? 0 : word;
+}
+
+/* The part of a chunk that is published and not persisted. */
+static range chunk_undrained(const hs_segment *segment, uint32_t chunk) {
+    hs_chunk_state_word w =
+        hs_chunk_word_decode(hs_load_acquire(&segment->chunks[chunk].word)); /* E1 (acquire end) */
+    uint64_t mark = hs_load_acquire(&segment->chunks[chunk].persisted);
+    uint32_t to = w.cursor < HS_CHUNK_UNITS ? w.cursor : HS_CHUNK_UNITS;
+    uint32_t from = (uint32_t)(mark >> 32) == w.generation ? (uint32_t)mark : 0;
+    return (range){.generation = w.generation, .from = from < to ? from : to, .to = to};
+}
+
+static void cursor_collect(hs_drain *drain, uint32_t chunk, hs_drain_round *out) {
+    range *mine = &drain->ranges[chunk], now = chunk_undrained(drain->segment, chunk);
+    now.sealed_generation = mine->sealed_generation;
+    *mine = now;
+    out->bytes += (uint64_t)(now.to - now.from) * HS_UNIT;
+}
+
+int hs_drain_collect(hs_drain *drain, hs_drain_round *out) {
+    hs_segment *segment = drain->segment;
+    hs_store32_relaxed(&segment->header->urgent,
+                       0); /* before the count: who asks for the next round is not erased */
+    hs_drain_round round = {.round = hs_add_seq_cst(&segment->header->rounds_started, 1) + 1};
+    uint32_t living;
+    round.reaped = participants_probe(drain, drain->dead, &living);
+    for (uint32_t chunk = 0; chunk < segment->chunk_count; chunk++) state_collect(drain, chunk, &round);
+    HS_STEP(collect_reaped);
+    for (uint32_t slot = 0; slot < HS_BRANCH_SLOTS; slot++) {
+        drain->heads[slot] = head_moved(drain, slot);
+        round.heads += drain->heads[slot] != 0;
+    }
+    HS_STEP(collect_heads);
+    for (uint32_t chunk = 0; chunk < segment->chunk_count; chunk++) cursor_collect(drain, chunk, &round);
+    HS_STEP(collect_cursors);
+    uint64_t each = drain->packed_entries > 0 ? drain->packed_bytes / drain->packed_entries : 640;
+    round.entries = (round.bytes + each - 1) / each;
+    round.damaged = drain->damaged;
+    drain->round = round.round;
+    drain->next_head = drain->pack_chunk = drain->pack_offset = 0;
+    drain->chain_head = 0;
+    drain->collected = true;
+    *out = round;
+    return HS_OK;
+}
+
+/* ---- Packs ---- */
+
+/* Is the entry under this header whole? */
+static bool entry_is_whole(const hs_segment *segment, const hs_entry *header, const uint8_t *payload) {
+    return hs_ring_checksum(segment->seed, header,
+                            hs_checksum(segment->seed, payload, header->stored_size)) == header->checksum;
+}
+
+static bool row_add(hs_drain *drain, uint32_t count, const hs_entry *header, const uint8_t *payload) {
+    if (count == drain->rows_capacity) {
+        size_t capacity = drain->rows_capacity > 0 ? 2 * drain->rows_capacity : 4096;
+        packed *rows = realloc(drain->rows, capacity * sizeof *rows);
+        if (rows == NULL) return false;
+        drain->rows = rows;
+        drain->rows_capacity = capacity;
+    }
+    drain->rows[count] = (packed){.header = *header, .payload = payload};
+    return true;
+}
+
+/* Look at the entry where the walk stands. False: the range ends here. *units: what to go on by. *wanted: it belongs in a pack. */
+static bool entry_look(hs_drain *drain, const range *r, uint32_t chunk, hs_entry *header,
+                       const uint8_t **payload, uint32_t *units, bool *wanted) {
+    const uint8_t *entry = hs_chunk_address(drain->segment, chunk, drain->pack_offset);
+    uint32_t left = r->to - drain->pack_offset;
+    if (left >= hs_ring_units(0)) memcpy(header, entry, sizeof *header);
+    if (left < hs_ring_units(0) || !hs_ring_header_fits(header, left)) return false;
+    *payload = entry + sizeof *header;
+    *units = hs_ring_units(header->stored_size);
+    *wanted = header->kind != HS_ENTRY_RECORD && (header->flags & HS_ENTRY_CACHED) == 0;
+    if (*units < left) __builtin_prefetch(entry + (size_t)*units * HS_UNIT);
+    if (!*wanted || entry_is_whole(drain->segment, header, *payload)) return true;
+    drain->damaged++;
+    *wanted = false;
+    return true;
+}
+
+/* Choose entries for one pack from the rest of one range. HS_SMALL: the next one does not fit any more. */
+static int range_choose(hs_drain *drain, uint32_t chunk, size_t capacity, size_t *size, uint32_t *count) {
+    const range *r = &drain->ranges[chunk];
+    if (drain->pack_offset < r->from) drain->pack_offset = r->from;
+    while (drain->pack_offset < r->to) {
+        hs_entry header;
+        const uint8_t *payload;
+        uint32_t units;
+        bool wanted;
+        if (!entry_look(drain, r, chunk, &header, &payload, &units, &wanted)) {
+            drain->damaged++; /* where the next entry begins is unknown */
+            return HS_OK;
+        }
+        if (wanted) {
+            size_t more = HS_PACK_ROW_SIZE + (size_t)header.stored_size;
+            if (more > capacity - *size) return HS_SMALL;
+            if (!row_add(drain, *count, &header, payload)) return HS_NO_MEMORY;
+            *size += more;
+            ++*count;
+        }
+        drain->pack_offset += units;
+    }
+    return HS_OK;
+}
+
+/* Write the chosen entries as a pack. */
+static void pack_write(const hs_drain *drain, uint8_t *buffer, uint32_t count) {
+    size_t end = hs_pack_payload_start(count);
+    for (uint32_t i = 0; i < count; i++) {
+        const hs_entry *header = &drain->rows[i].header;
+        hs_pack_row row = {.id = header->id,
+                           .offset = (uint32_t)end,
+                           .stored_size = header->stored_size,
+                           .raw_size = header->raw_size,
+                           .kind = header->kind,
+                           .codec = header->codec};
+        hs_pack_row_set(buffer, i, &row);
+        memcpy(buffer + end, drain->rows[i].payload, header->stored_size);
+        end += header->stored_size;
+    }
+    hs_pack_seal(buffer, count, end - hs_pack_payload_start(count));
+}
+
+int hs_drain_pack(hs_drain *drain, uint8_t *buffer, size_t capacity, size_t *size, uint32_t *count) {
+    if (!drain->collected || capacity < 2 * HS_CHUNK_SIZE || capacity > UINT32_MAX) return HS_ARGUMENT;
+    size_t used = HS_PACK_HEADER_SIZE;
+    uint32_t rows = 0;
+    for (; drain->pack_chunk < drain->segment->chunk_count; drain->pack_chunk++, drain->pack_offset = 0) {
+        int status = range_choose(drain, drain->pack_chunk, capacity, &used, &rows);
+        if (status == HS_SMALL) break;
+        if (status != HS_OK) return status;
+    }
+    if (rows > 0) pack_write(drain, buffer, rows);
+    drain->packed_bytes += used;
+    drain->packed_entries += rows;
+    *count = rows;
+    *size = rows > 0 ? used : 0;
+    return HS_OK;
+}
+
+/* ---- Heads and chains ---- */
+
+int hs_drain_next_head(hs_drain *drain, uint32_t *slot, uint64_t *word, uint8_t *record, size_t capacity,
+                       size_t *record_size) {
+    if (!drain->collected) return HS_ARGUMENT;
+    for (; drain->next_head < HS_BRANCH_SLOTS; drain->next_head++) {
+        uint64_t head = drain->heads[drain->next_head];
+        if (head == 0) continue;
+        hs_ring_hit hit;
+        int status = hs_ring_read(drain->segment, head, record, capacity, &hit);
+        if (status == HS_NOT_FOUND)
+            continue; /* its chunk was reused: an earlier coordinator has brought it to L2 */
+        if (status == HS_SMALL) return status;
+        hs_record decoded;
+        bool good = status == HS_OK && hit.kind == HS_ENTRY_RECORD &&
+                    hs_record_decode(record, hit.stored_size, &decoded) == HS_OK;
+        *slot = drain->next_head++;
+        *word = head;
+        if (!good) {
+            drain->damaged++;
+            return HS_CORRUPT;
+        }
+        *record_size = hit.stored_size;
+        return HS_OK;
+    }
+    return HS_NOT_FOUND;
+}
+
+/* Read and decode a record into drain->record. HS_CORRUPT if it is not there. */
+static int record_read(hs_drain *drain, uint64_t place, hs_record *out, size_t *size) {
+    hs_ring_hit hit;
+    int status = hs_ring_read(drain->segment, place, drain->record, HS_RECORD_SIZE_MAX, &hit);
+    if (status != HS_OK || hit.kind != HS_ENTRY_RECORD) return HS_CORRUPT;
+    *size = hit.stored_size;
+    return hs_record_decode(drain->record, hit.stored_size, out);
+}
+
+static bool chain_add(hs_drain *drain, uint64_t place) {
+    if (drain->chain_count == drain->chain_capacity) {
+        size_t capacity = drain->chain_capacity > 0 ? 2 * drain->chain_capacity : 1024;
+        uint64_t *chain = realloc(drain->chain, capacity * sizeof *chain);
+        if (chain == NULL) return false;
+        drain->chain = chain;
+        drain->chain_capacity = capacity;
+    }
+    drain->chain[drain->chain_count++] = place;
+    return true;
+}
+
+/* Walk from the head back to serial l2_serial + 1. The serials fall by one a step, so the walk ends. */
+static int chain_walk(hs_drain *drain, uint32_t slot, uint64_t l2_serial) {
+    drain->chain_head = 0;
+    drain->chain_count = 0;
+    drain->chain_serial = 0;
+    uint64_t place = drain->heads[slot], expected = 0;
+    for (;;) {
+        hs_record record;
+        size_t size;
+        int status = record_read(drain, place, &record, &size);
+        if (status != HS_OK) return status;
+        if (expected == 0) {
+            drain->chain_serial = record.serial;
+            if (record.serial < l2_serial) return HS_CORRUPT;
+            if (record.serial == l2_serial) break;
+        } else if (record.serial != expected) {
+            return HS_CORRUPT;
+        }
+        if (!chain_add(drain, place)) return HS_NO_MEMORY;
+        if (record.serial == l2_serial + 1) break;
+        expected = record.serial - 1;
+        place = record.parent_word;
+    }
+    drain->chain_slot = slot;
+    drain->chain_head = drain->heads[slot];
+    return HS_OK;
+}
+
+/* Write records of serials first, first + 1 ... as one block, as many as fit. */
+static int chain_write(hs_drain *drain, uint64_t first, uint8_t *buffer, size_t capacity, size_t *size,
+                       uint32_t *count) {
+    size_t total = (size_t)(drain->chain_serial - first + 1), fit = 0, bytes = 0;
+    while (fit < total) { /* sizes first: the offsets stand before the records */
+        hs_record record;
+        size_t record_size;
+        int status =
+            record_read(drain, drain->chain[drain->chain_serial - first - fit], &record, &record_size);
+        if (status != HS_OK) return status;
+        if (hs_log_size(fit + 1, bytes + record_size) > capacity) break;
+        hs_store_u32(buffer + HS_LOG_FIXED_SIZE + 4 * fit, (uint32_t)bytes);
+        bytes += record_size;
+        fit++;
+    }
+    if (fit == 0) return HS_SMALL;
+    size_t start = HS_LOG_FIXED_SIZE + 4 * (fit + 1);
+    for (size_t i = 0; i < fit; i++) {
+        uint8_t *offset = buffer + HS_LOG_FIXED_SIZE + 4 * i;
+        hs_record record;
+        size_t record_size, at = start + hs_load_u32(offset);
+        int status = record_read(drain, drain->chain[drain->chain_serial - first - i], &record, &record_size);
+        if (status != HS_OK || at + record_size > start + bytes) return HS_CORRUPT;
+        memcpy(buffer + at, drain->record, record_size);
+        hs_store_u32(offset, (uint32_t)at);
+    }
+    hs_store_u32(buffer + start - 4, (uint32_t)(start + bytes));
+    hs_store_u32(buffer, HS_LOG_MAGIC);
+    hs_store_u32(buffer + 4, (uint32_t)fit);
+    hs_store_u64(buffer + 8, first);
+    hs_blake3(buffer, start + bytes, buffer + start + bytes);
+    *size = start + bytes + HS_LOG_SUM_SIZE;
+    *count = (uint32_t)fit;
+    return HS_OK;
+}
+
+int hs_drain_chain(hs_drain *drain, uint32_t slot, uint64_t l2_serial, uint8_t *buffer, size_t capacity,
+                   size_t *size, uint32_t *count) {
+    if (!drain->collected || slot >= HS_BRANCH_SLOTS || drain->heads[slot] == 0) return HS_ARGUMENT;
+    bool walked = drain->chain_head == drain->heads[slot] && drain->chain_slot == slot &&
+                  l2_serial <= drain->chain_serial && drain->chain_serial - l2_serial <= drain->chain_count;
+    if (!walked) {
+        int status = chain_walk(drain, slot, l2_serial);
+        if (status != HS_OK) return status;
+    }
+    if (drain->chain_serial == l2_serial) {
+        *size = 0;
+        *count = 0;
+        return HS_OK;
+    }
+    return chain_write(drain, l2_serial + 1, buffer, capacity < UINT32_MAX ? capacity : UINT32_MAX, size,
+                       count);
+}
+
+/* ---- Finish ---- */
+
+static void mark(hs_drain *drain, uint32_t chunk) {
+    const range *r = &drain->ranges[chunk];
+    if (r->to > r->from)
+        hs_store_release(&drain->segment->chunks[chunk].persisted, (uint64_t)r->generation << 32 | r->to);
+}
+
+/* Free a chunk that was SEALED before the heads were read, if its mark covers it. E2 (release end). */
+static void chunk_free(hs_drain *drain, uint32_t chunk) {
+    const range *r = &drain->ranges[chunk];
+    hs_word *slot = &drain->segment->chunks[chunk].word;
+    uint64_t word = hs_load_acquire(slot);
+    hs_chunk_state_word w = hs_chunk_word_decode(word);
+    if (r->sealed_generation == 0 || w.state != HS_CHUNK_SEALED || w.generation != r->sealed_generation)
+        return;
+    range left = chunk_undrained(drain->segment, chunk);
+    if (left.from != left.to) return;
+    hs_cas_seq_cst(slot, &word, hs_chunk_word_make(w.generation, HS_CHUNK_FREE, 0, w.cursor));
+}
+
+static void dead_free(hs_drain *drain, uint32_t n) {
+    if (!drain->dead[n]) return;
+    hs_participant_slot *slot = &drain->segment->participants[n];
+    hs_store32_relaxed(&slot->inserting, 0);
+    hs_store32_release(&slot->state, 0);
+    drain->dead[n] = false;
+}
+
+int hs_drain_finish(hs_drain *drain) {
+    if (!drain->collected) return HS_ARGUMENT;
+    hs_segment *segment = drain->segment;
+    for (uint32_t chunk = 0; chunk < segment->chunk_count; chunk++) mark(drain, chunk);
+    HS_STEP(marks_after);
+    for (uint32_t chunk = 0; chunk < segment->chunk_count; chunk++) chunk_free(drain, chunk);
+    HS_STEP(free_after);
+    for (uint32_t n = 0; n < HS_PARTICIPANTS; n++) dead_free(drain, n);
+    drain->probed_dead = false;
+    for (uint32_t slot = 0; slot < HS_BRANCH_SLOTS; slot++)
+        if (drain->heads[slot] != 0) drain->known[slot] = drain->heads[slot];
+    drain->collected = false;
+    hs_store_release(&segment->header->rounds_done, drain->round);
+    hs_add32_seq_cst(&segment->header->done_bell, 1); /* E8: the bell, before I look whether somebody waits */
+    hs_fence_seq_cst();
+    if (hs_load32_relaxed(&segment->header->done_waiters) != 0)
+        hs_futex_wake_all(&segment->header->done_bell);
+    HS_STEP(round_after);
+    return HS_OK;
+}
+
+/* ---- Between rounds ---- */
+
+int hs_drain_has_work(hs_drain *drain, int thorough) {
+    const hs_segment *segment = drain->segment;
+    for (uint32_t chunk = 0; chunk < segment->chunk_count; chunk++) {
+        range r = chunk_undrained(segment, chunk);
+        if (r.from != r.to) return 1;
+        if (hs_chunk_word_decode(hs_load_acquire(&segment->chunks[chunk].word)).state == HS_CHUNK_SEALED)
+            return 1;
+    }
+    for (uint32_t slot = 0; slot < HS_BRANCH_SLOTS; slot++)
+        if (head_moved(drain, slot) != 0) return 1;
+    uint32_t living;
+    if (thorough || now_ns() - drain->probed_ns >= PROBE_INTERVAL_NS)
+        participants_probe(drain, NULL, &living);
+    return drain->probed_dead;
+}
+
+/* Somebody asks for a round, or for room in the branch table. */
+static bool is_asked(const hs_segment *segment) {
+    return hs_load32_acquire(&segment->header->urgent) != 0 ||
+           hs_load32_acquire(&segment->header->evict_wanted) != 0;
+}
+
+int hs_drain_sleep(hs_drain *drain, unsigned wait_ms, int gather) {
+    hs_segment_header *header = drain->segment->header;
+    uint32_t seen = hs_load32_acquire(&header->bell); /* before `sleeping`: see hs_ring_bell */
+    if (!gather) {
+        hs_store32_relaxed(&header->sleeping, 1);
+        hs_fence_seq_cst(); /* E7: I sleep, before I look for work once more */
+    }
+    bool work = is_asked(drain->segment) || (!gather && hs_drain_has_work(drain, 0));
+    bool rung = work || hs_futex_wait(&header->bell, seen, wait_ms);
+    if (!gather) hs_store32_relaxed(&header->sleeping, 0);
+    return rung ? HS_OK : HS_TIMED_OUT;
+}
+
+int hs_drain_allocate_ahead(hs_drain *drain, uint32_t count) {
+    const hs_segment *segment = drain->segment;
+    uint64_t first = hs_load_relaxed(&segment->header->claim_hint) % segment->chunk_count;
+    uint32_t made = 0;
+    for (uint32_t i = 1; i <= segment->chunk_count && made < count; i++) {
+        uint32_t chunk = (uint32_t)((first + i) % segment->chunk_count);
+        if (hs_load32_acquire(&segment->chunks[chunk].allocated)) continue;
+        int status = hs_segment_allocate_chunk(segment, chunk);
+        if (status == HS_NO_SPACE) break;
+        if (status != HS_OK) return status;
+        made++;
+    }
+    return (int)made;
+}
+
+/* ---- Eviction ---- */
+
+/* Nobody may be inserting: those who are have raised their flag, those who begin now see `evicting`. */
+static bool eviction_begin(hs_drain *drain) {
+    hs_segment *segment = drain->segment;
+    hs_store32_relaxed(&segment->header->evicting, 1);
+    hs_fence_seq_cst(); /* E9: I take tags out, before I look whether somebody inserts one */
+    for (uint32_t n = 0; n < HS_PARTICIPANTS; n++) {
+        if (!is_taken(segment, n) || hs_load32_acquire(&segment->participants[n].inserting) == 0) continue;
+        if (drain->participants_fd >= 0 && hs_participant_alive(drain->participants_fd, n) == 0)
+            continue; /* dead: inserts no more */
+        hs_store32_release(&segment->header->evicting, 0);
+        return false;
+    }
+    return true;
+}
+
+/* Take one tag out if its head is known to be in L2. The tag goes before the head word changes, and comes back if the head has
+ * moved meanwhile; whoever loads the fresh word finds the tag gone. */
+static bool evict(hs_drain *drain, uint32_t slot) {
+    hs_segment *segment = drain->segment;
+    hs_branch_slot *branch = &segment->branches[slot];
+    uint64_t tag = hs_load_acquire(&segment->branch_tags[slot]), head = hs_branch_head_load(segment, slot);
+    if (tag == 0 || ((head & HS_WORD_IN_L2) == 0 && head != drain->known[slot])) return false;
+    if (hs_load32_acquire(&branch->waiters) != 0) return false;
+    hs_store_relaxed(&branch->evicted_tag, tag);
+    hs_store_release(&segment->branch_tags[slot], 0);
+    bool done =
+        hs_cas_seq_cst(&branch->head, &head, word_fresh(segment)); /* E3 (release end): the tag is gone */
+    if (!done) hs_store_release(&segment->branch_tags[slot], tag);
+    hs_store_release(&branch->evicted_tag, 0);
+    hs_branch_head_wake(segment, slot);
+    return done;
+}
+
+static uint32_t evict_window(hs_drain *drain, uint32_t home) {
+    uint32_t free = 0, evicted = 0;
+    for (uint32_t i = 0; i < HS_BRANCH_WINDOW; i++)
+        free += hs_load_relaxed(&drain->segment->branch_tags[(home + i) % HS_BRANCH_SLOTS]) == 0;
+    for (uint32_t i = 0; i < HS_BRANCH_WINDOW && free + evicted < WINDOW_FREE_AIM; i++)
+        evicted += evict(drain, (home + i) % HS_BRANCH_SLOTS);
+    return evicted;
+}
+
+static uint32_t evict_table(hs_drain *drain, uint32_t used) {
+    uint32_t evicted = 0;
+    for (uint32_t i = 0; i < HS_BRANCH_SLOTS && used - evicted > TABLE_USED_AIM; i++)
+        evicted += evict(drain, drain->evict_hand++ % HS_BRANCH_SLOTS);
+    return evicted;
+}
+
+int hs_drain_evict(hs_drain *drain) {
+    hs_segment *segment = drain->segment;
+    uint32_t wanted = hs_load32_acquire(&segment->header->evict_wanted), used = 0;
+    for (uint32_t slot = 0; slot < HS_BRANCH_SLOTS; slot++)
+        used += hs_load_relaxed(&segment->branch_tags[slot]) != 0;
+    if (drain->collected || (wanted == 0 && used <= TABLE_USED_MAX) || !eviction_begin(drain)) return 0;
+    hs_store32_relaxed(&segment->header->evict_wanted, 0);
+    uint32_t evicted = wanted != 0 ? evict_window(drain, wanted - 1) : 0;
+    if (used - evicted > TABLE_USED_MAX) evicted += evict_table(drain, used - evicted);
+    hs_store32_release(&segment->header->evicting, 0);
+    hs_add32_seq_cst(&segment->header->done_bell, 1); /* room: those who wait look again */
+    hs_futex_wake_all(&segment->header->done_bell);
+    return (int)evicted;
+}
