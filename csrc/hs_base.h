@@ -18,7 +18,7 @@
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "helios_shm needs a little-endian machine");
 _Static_assert(sizeof(void *) == 8 && sizeof(size_t) == 8, "helios_shm needs a 64-bit machine");
 
-#define HS_LIKELY(x) __builtin_expect(!!(x), 1)
+#define HS_LIKELY(x)   __builtin_expect(!!(x), 1)
 #define HS_UNLIKELY(x) __builtin_expect(!!(x), 0)
 
 /* Smallest multiple of `align` (a power of two) that is >= n; n must leave room for it. */
@@ -27,25 +27,35 @@ static inline uint64_t hs_align_up(uint64_t n, uint64_t align) { return (n + ali
 static inline bool hs_is_aligned(uint64_t n, uint64_t align) { return (n & (align - 1)) == 0; }
 
 /* *out = a + b (a * b); false, and *out untouched, if that does not fit. */
-static inline bool hs_add_checked(uint64_t a, uint64_t b, uint64_t *out)
-{
+static inline bool hs_add_checked(uint64_t a, uint64_t b, uint64_t *out) {
     uint64_t sum;
     if (__builtin_add_overflow(a, b, &sum)) return false;
     *out = sum;
     return true;
 }
 
-static inline bool hs_mul_checked(uint64_t a, uint64_t b, uint64_t *out)
-{
+static inline bool hs_mul_checked(uint64_t a, uint64_t b, uint64_t *out) {
     uint64_t product;
     if (__builtin_mul_overflow(a, b, &product)) return false;
     *out = product;
     return true;
 }
 
-static inline uint16_t hs_load_u16(const void *p) { uint16_t v; memcpy(&v, p, sizeof v); return v; }
-static inline uint32_t hs_load_u32(const void *p) { uint32_t v; memcpy(&v, p, sizeof v); return v; }
-static inline uint64_t hs_load_u64(const void *p) { uint64_t v; memcpy(&v, p, sizeof v); return v; }
+static inline uint16_t hs_load_u16(const void *p) {
+    uint16_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+static inline uint32_t hs_load_u32(const void *p) {
+    uint32_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+static inline uint64_t hs_load_u64(const void *p) {
+    uint64_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
 static inline void hs_store_u16(void *p, uint16_t v) { memcpy(p, &v, sizeof v); }
 static inline void hs_store_u32(void *p, uint32_t v) { memcpy(p, &v, sizeof v); }
 static inline void hs_store_u64(void *p, uint64_t v) { memcpy(p, &v, sizeof v); }

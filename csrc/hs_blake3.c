@@ -1,10 +1,11 @@
 /*
  * hs_blake3: the tree, the queue of lanes, and the portable kernel. See hs_blake3.h for the picture.
  *
- *   tree    groups of 64 chunks; inside a group the chaining values are paired level by level, several parents
- *           abreast, an odd one moving up as it is; roots of groups wait on a stack that holds one per set bit
- *           of the number of groups so far, as in a binary counter. Both give the tree of the specification:
- *           the left subtree of every node is the largest power of two of chunks that leaves something for the right.
+ *   tree    groups of 64 chunks; inside a group the chaining values are paired level by level, several
+ *           parents abreast, an odd one moving up as it is; roots of groups wait on a stack that holds one
+ *           per set bit of the number of groups so far, as in a binary counter. Both give the tree of the
+ *           specification: the left subtree of every node is the largest power of two of chunks that leaves
+ *           something for the right.
  *   queue   up to 8 one-chunk messages advance together, one block a step; a lane that ends takes the next
  *           message at once, and when there is none the last lane moves into its place.
  */
@@ -21,6 +22,7 @@ const uint32_t hs_b3_iv[8] = {0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A,
 
 static inline uint32_t rotr(uint32_t x, int n) { return (x >> n) | (x << (32 - n)); }
 
+/* clang-format off */
 #define G(a, b, c, d, x, y)                                                      \
     do {                                                                         \
         v[a] += v[b] + m[x]; v[d] = rotr(v[d] ^ v[a], 16);                       \
@@ -37,9 +39,9 @@ static inline uint32_t rotr(uint32_t x, int n) { return (x >> n) | (x << (32 - n
         G(0, 5, 10, 15, s8, s9);   G(1, 6, 11, 12, s10, s11);                       \
         G(2, 7, 8, 13, s12, s13);  G(3, 4, 9, 14, s14, s15);                        \
     } while (0)
+/* clang-format on */
 
-static void portable_compress(const void *from, const uint8_t *block, const uint32_t row3[4], void *to)
-{
+static void portable_compress(const void *from, const uint8_t *block, const uint32_t row3[4], void *to) {
     uint32_t v[16], m[16], cv[8];
     memcpy(cv, from, sizeof cv);
     memcpy(v, cv, sizeof cv);
@@ -57,8 +59,7 @@ static void portable_compress(const void *from, const uint8_t *block, const uint
     memcpy(to, cv, sizeof cv);
 }
 
-static void portable_run(const hs_b3_run *run)
-{
+static void portable_run(const hs_b3_run *run) {
     size_t last = hs_blake3_blocks(run->size) - 1;
     uint32_t cv[8];
     memcpy(cv, run->start, sizeof cv);
@@ -76,8 +77,7 @@ static void portable_run(const hs_b3_run *run)
     portable_compress(cv, tail, row3, run->out);
 }
 
-static void portable_step(const hs_b3_lane *lane, size_t n)
-{
+static void portable_step(const hs_b3_lane *lane, size_t n) {
     for (size_t i = 0; i < n; i++) portable_compress(lane[i].from, lane[i].block, lane[i].row3, lane[i].to);
 }
 
@@ -87,8 +87,7 @@ static const hs_b3_kernel portable = {portable_run, portable_step, NULL, 1};
 
 static const hs_b3_kernel *kernel = &portable;
 
-static const hs_b3_kernel *kernel_find(hs_blake3_kernel which)
-{
+static const hs_b3_kernel *kernel_find(hs_blake3_kernel which) {
     if (which == HS_BLAKE3_PORTABLE) return &portable;
 #ifdef HS_B3_X86
     __builtin_cpu_init();
@@ -100,16 +99,15 @@ static const hs_b3_kernel *kernel_find(hs_blake3_kernel which)
     return NULL;
 }
 
-bool hs_blake3_select(hs_blake3_kernel which)
-{
+bool hs_blake3_select(hs_blake3_kernel which) {
     const hs_b3_kernel *found = kernel_find(which);
     if (found) kernel = found;
     return found != NULL;
 }
 
-__attribute__((constructor)) static void kernel_choose(void)
-{
-    for (int which = HS_BLAKE3_KERNELS - 1; !hs_blake3_select((hs_blake3_kernel)which); which--) {}
+__attribute__((constructor)) static void kernel_choose(void) {
+    for (int which = HS_BLAKE3_KERNELS - 1; !hs_blake3_select((hs_blake3_kernel)which); which--) {
+    }
 }
 
 /* ---- queue ---- */
@@ -118,14 +116,16 @@ __attribute__((constructor)) static void kernel_choose(void)
 typedef struct hs_b3_slot {
     const uint8_t *last; /* the final block, padded */
     uint8_t *out;
-    size_t left;         /* blocks still to do, this one included */
+    size_t left; /* blocks still to do, this one included */
     uint32_t last_size, end_flags;
-    bool keep;           /* every chaining value has its own place: `to` moves on by 32 bytes a block */
+    bool keep; /* every chaining value has its own place: `to` moves on by 32 bytes a block */
     uint32_t cv[8];
     uint8_t tail[HS_BLAKE3_BLOCK];
 } hs_b3_slot;
 
-/* Where lanes get their messages from: the one-chunk jobs of an array, or consecutive chunks of one message. */
+/*
+ * Where lanes get their messages from: the one-chunk jobs of an array, or consecutive chunks of one message.
+ */
 typedef struct source {
     const hs_blake3_job *job, *job_end;
     const uint8_t *in;
@@ -135,16 +135,15 @@ typedef struct source {
 } source;
 
 /* The next block of this lane is its last one. */
-static void lane_finish(hs_b3_lane *lane)
-{
+static void lane_finish(hs_b3_lane *lane) {
     lane->block = lane->slot->last;
     lane->row3[2] = lane->slot->last_size;
     lane->row3[3] |= lane->slot->end_flags;
     lane->to = lane->slot->out;
 }
 
-static void lane_start(hs_b3_lane *lane, const uint8_t *in, size_t size, uint64_t counter, uint32_t (*cv)[8])
-{
+static void lane_start(hs_b3_lane *lane, const uint8_t *in, size_t size, uint64_t counter,
+                       uint32_t (*cv)[8]) {
     hs_b3_slot *slot = lane->slot;
     slot->left = hs_blake3_blocks(size);
     slot->last_size = (uint32_t)(size - 64 * (slot->left - 1));
@@ -167,8 +166,7 @@ static void lane_start(hs_b3_lane *lane, const uint8_t *in, size_t size, uint64_
 }
 
 /* Gives the lane the next message; false if there is none. */
-static bool lane_take(hs_b3_lane *lane, source *src)
-{
+static bool lane_take(hs_b3_lane *lane, source *src) {
     if (src->size) {
         size_t size = src->size < HS_BLAKE3_CHUNK ? src->size : HS_BLAKE3_CHUNK;
         lane->slot->end_flags = HS_B3_CHUNK_END;
@@ -195,8 +193,7 @@ static bool lane_take(hs_b3_lane *lane, source *src)
 }
 
 /* After a block that was not the last. */
-static inline void lane_advance(hs_b3_lane *lane)
-{
+static inline void lane_advance(hs_b3_lane *lane) {
     lane->row3[3] = 0;
     lane->block += HS_BLAKE3_BLOCK;
     lane->from = lane->to;
@@ -204,8 +201,7 @@ static inline void lane_advance(hs_b3_lane *lane)
     if (lane->slot->left == 1) lane_finish(lane);
 }
 
-static void queue_run(source *src)
-{
+static void queue_run(source *src) {
     hs_b3_slot slots[HS_B3_LANES_MAX];
     hs_b3_lane lanes[HS_B3_LANES_MAX];
     size_t n = 0;
@@ -217,9 +213,12 @@ static void queue_run(source *src)
     while (n > 0) {
         kernel->step(lanes, n);
         for (size_t i = 0; i < n;) {
-            if (HS_LIKELY(--lanes[i].slot->left > 0)) lane_advance(&lanes[i++]);
-            else if (lane_take(&lanes[i], src)) i++;
-            else lanes[i] = lanes[--n];
+            if (HS_LIKELY(--lanes[i].slot->left > 0))
+                lane_advance(&lanes[i++]);
+            else if (lane_take(&lanes[i], src))
+                i++;
+            else
+                lanes[i] = lanes[--n];
         }
     }
 }
@@ -228,31 +227,41 @@ static void queue_run(source *src)
 
 enum { GROUP_CHUNKS = 64, GROUP_SIZE = GROUP_CHUNKS * HS_BLAKE3_CHUNK, STACK_MAX = 64 };
 
-/* n parents: in[2i], in[2i+1] -> out[i]; out may be in, as every pair is read before or when its place is written. */
-static void parents(uint8_t (*in)[HS_HASH_SIZE], size_t n, uint32_t flags, uint8_t (*out)[HS_HASH_SIZE])
-{
+/*
+ * n parents: in[2i], in[2i+1] -> out[i]; out may be in, as every pair is read before or when its place is
+ * written.
+ */
+static void parents(uint8_t (*in)[HS_HASH_SIZE], size_t n, uint32_t flags, uint8_t (*out)[HS_HASH_SIZE]) {
     hs_b3_lane lanes[HS_B3_LANES_MAX];
     for (size_t done = 0; done < n;) {
         size_t now = n - done < kernel->lanes ? n - done : kernel->lanes;
         for (size_t i = 0; i < now; i++)
-            lanes[i] = (hs_b3_lane){.row3 = {0, 0, HS_BLAKE3_BLOCK, flags}, .block = in[2 * (done + i)],
-                                    .from = hs_b3_iv, .to = out[done + i]};
+            lanes[i] = (hs_b3_lane){.row3 = {0, 0, HS_BLAKE3_BLOCK, flags},
+                                    .block = in[2 * (done + i)],
+                                    .from = hs_b3_iv,
+                                    .to = out[done + i]};
         kernel->step(lanes, now);
         done += now;
     }
 }
 
-/* Root of a group, 1 <= size <= GROUP_SIZE; root_flag is HS_B3_ROOT if the group, then above one chunk, is the message. */
-static void group_hash(const uint8_t *in, size_t size, uint64_t counter, uint32_t root_flag, uint8_t out[32])
-{
+/*
+ * Root of a group, 1 <= size <= GROUP_SIZE; root_flag is HS_B3_ROOT if the group, then above one chunk, is
+ * the message.
+ */
+static void group_hash(const uint8_t *in, size_t size, uint64_t counter, uint32_t root_flag,
+                       uint8_t out[32]) {
     uint8_t cv[GROUP_CHUNKS][HS_HASH_SIZE];
     size_t n = (size + HS_BLAKE3_CHUNK - 1) / HS_BLAKE3_CHUNK, done = 0;
+    if (n == 0) __builtin_unreachable();
     if (kernel->chunks8)
         for (; size - done * HS_BLAKE3_CHUNK >= 8 * HS_BLAKE3_CHUNK; done += 8)
             kernel->chunks8(in + done * HS_BLAKE3_CHUNK, counter + done, cv[done]);
     if (done < n) {
-        source rest = {.in = in + done * HS_BLAKE3_CHUNK, .size = size - done * HS_BLAKE3_CHUNK,
-                       .counter = counter + done, .out = cv[done]};
+        source rest = {.in = in + done * HS_BLAKE3_CHUNK,
+                       .size = size - done * HS_BLAKE3_CHUNK,
+                       .counter = counter + done,
+                       .out = cv[done]};
         queue_run(&rest);
     }
     while (n > 2) {
@@ -264,8 +273,7 @@ static void group_hash(const uint8_t *in, size_t size, uint64_t counter, uint32_
     memcpy(out, cv[0], HS_HASH_SIZE);
 }
 
-static void message_hash(const uint8_t *in, size_t size, uint8_t out[32])
-{
+static void message_hash(const uint8_t *in, size_t size, uint8_t out[32]) {
     uint8_t stack[STACK_MAX][HS_HASH_SIZE];
     size_t depth = 0;
     uint64_t groups = 0;
@@ -285,26 +293,28 @@ static void message_hash(const uint8_t *in, size_t size, uint8_t out[32])
 
 /* ---- public ---- */
 
-void hs_blake3(const uint8_t *in, size_t size, uint8_t out[32])
-{
+void hs_blake3(const uint8_t *in, size_t size, uint8_t out[32]) {
     if (HS_UNLIKELY(size > HS_BLAKE3_CHUNK)) {
         message_hash(in, size, out);
         return;
     }
-    kernel->run(&(hs_b3_run){.in = in, .size = size, .end_flags = HS_B3_CHUNK_END | HS_B3_ROOT,
-                             .start = hs_b3_iv, .out = out});
+    kernel->run(&(hs_b3_run){
+        .in = in, .size = size, .end_flags = HS_B3_CHUNK_END | HS_B3_ROOT, .start = hs_b3_iv, .out = out});
 }
 
-void hs_blake3_resume(const uint8_t *in, size_t size, uint32_t (*cv)[8], size_t from, uint8_t out[32])
-{
+void hs_blake3_resume(const uint8_t *in, size_t size, uint32_t (*cv)[8], size_t from, uint8_t out[32]) {
     assert(size <= HS_BLAKE3_CHUNK && from < hs_blake3_blocks(size));
     if (from == 0) memcpy(cv[0], hs_b3_iv, sizeof hs_b3_iv);
-    kernel->run(&(hs_b3_run){.in = in, .size = size, .end_flags = HS_B3_CHUNK_END | HS_B3_ROOT,
-                             .from = from, .start = cv[from], .trail = cv, .out = out});
+    kernel->run(&(hs_b3_run){.in = in,
+                             .size = size,
+                             .end_flags = HS_B3_CHUNK_END | HS_B3_ROOT,
+                             .from = from,
+                             .start = cv[from],
+                             .trail = cv,
+                             .out = out});
 }
 
-void hs_blake3_many(const hs_blake3_job *jobs, size_t count)
-{
+void hs_blake3_many(const hs_blake3_job *jobs, size_t count) {
     if (count == 1 && !jobs->cv) {
         hs_blake3(jobs->in, jobs->size, jobs->out);
         return;

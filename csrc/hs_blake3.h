@@ -3,18 +3,18 @@
  *
  *   message   |  chunk 0 (1 KiB)  |  chunk 1  |  chunk 2 ..|        blocks of 64 bytes inside a chunk:
  *                     cv \            / cv        | cv            IV -> b0 -> b1 -> .. -> b15 -> chunk's cv
- *                        parent(cv,cv)            |               cv[b] below is the value that enters block b
+ *                        parent(cv,cv)            |               cv[b] below is what enters block b
  *                               \_______ parent _/
  *                                          |
  *                                   root: 32 bytes
  *
- * A message of at most 1 KiB is one chunk, so it is one chain of compressions, and a chain can be taken up again
- * at any block whose incoming chaining value was kept: that is what `resume` is for.
+ * A message of at most 1 KiB is one chunk, so it is one chain of compressions, and a chain can be taken up
+ * again at any block whose incoming chaining value was kept: that is what `resume` is for.
  *
  * Invariants
  *   - Every kernel gives the same bytes; the kernel is chosen once, when the library is loaded, from what the
  *     CPU has. hs_blake3_select is for tests.
- *   - No function allocates, locks or keeps state; all may be called from any thread, on any aliasing-free memory.
+ *   - No function allocates, locks or keeps state; all may be called from any thread.
  *
  * Who may call it: everyone. Implementation: hs_blake3.c (tree, queue, portable kernel), hs_blake3_x86.c.
  */
@@ -23,7 +23,7 @@
 
 #include "hs_base.h"
 
-#define HS_HASH_SIZE 32
+#define HS_HASH_SIZE    32
 #define HS_BLAKE3_BLOCK 64
 #define HS_BLAKE3_CHUNK 1024
 
@@ -34,13 +34,14 @@ void hs_blake3(const uint8_t *in, size_t size, uint8_t out[32]);
 static inline size_t hs_blake3_blocks(size_t size) { return size == 0 ? 1 : (size + 63) / 64; }
 
 /*
- * One-chunk messages (size <= 1024), with resumption. cv has room for hs_blake3_blocks(size) entries; cv[b] is the
- * chaining value before block b. Hashes from block `from` (< blocks) on, starting at cv[from], and writes the
- * entries after it; from == 0 starts from the IV and fills cv[0] as well. Entries before `from` are not read.
+ * One-chunk messages (size <= 1024), with resumption. cv has room for hs_blake3_blocks(size) entries; cv[b]
+ * is the chaining value before block b. Hashes from block `from` (< blocks) on, starting at cv[from], and
+ * writes the entries after it; from == 0 starts from the IV and fills cv[0] as well. Entries before `from`
+ * are not read.
  */
 void hs_blake3_resume(const uint8_t *in, size_t size, uint32_t (*cv)[8], size_t from, uint8_t out[32]);
 
-/* One message of hs_blake3_many. cv may be NULL; otherwise size <= 1024 and it is filled as by resume from 0. */
+/* One message of hs_blake3_many. cv is NULL, or size <= 1024 and cv is filled as by resume from 0. */
 typedef struct hs_blake3_job {
     const uint8_t *in;
     size_t size;
@@ -48,7 +49,7 @@ typedef struct hs_blake3_job {
     uint32_t (*cv)[8];
 } hs_blake3_job;
 
-/* Hashes `count` independent messages; those of one chunk run several abreast. Outputs must not overlap inputs. */
+/* Hashes `count` independent messages, those of one chunk several abreast. No output overlaps an input. */
 void hs_blake3_many(const hs_blake3_job *jobs, size_t count);
 
 typedef enum hs_blake3_kernel {

@@ -2,7 +2,8 @@
  * hs_blake3_columns: eight compressions side by side, word i of all eight in one 256-bit vector. A template:
  * hs_blake3_x86.c includes it once for each instruction set, after defining
  *
- *   COLUMNS(name)   the name with this instance's suffix     COLUMNS_FN   static inline, always, with the target
+ *   COLUMNS(name)           the name with this instance's suffix
+ *   COLUMNS_FN              static inline, always, with the target
  *   ROT16 ROT12 ROT8 ROT7   rotations to the right of eight 32-bit words
  *
  *             lane 0  lane 1 ..  lane 7
@@ -11,9 +12,8 @@
  *   ..
  */
 
-/* Words 0..3 of lanes 0..7, given as x[i] = lane i | lane i + 4, to one vector a word; it is its own inverse. */
-COLUMNS_FN void COLUMNS(transpose)(__m256i x[4])
-{
+/* Words 0..3 of lanes 0..7, as x[i] = lane i | lane i + 4, to one vector a word; it is its own inverse. */
+COLUMNS_FN void COLUMNS(transpose)(__m256i x[4]) {
     __m256i a = _mm256_unpacklo_epi32(x[0], x[1]), b = _mm256_unpackhi_epi32(x[0], x[1]);
     __m256i c = _mm256_unpacklo_epi32(x[2], x[3]), d = _mm256_unpackhi_epi32(x[2], x[3]);
     x[0] = _mm256_unpacklo_epi64(a, c);
@@ -22,18 +22,17 @@ COLUMNS_FN void COLUMNS(transpose)(__m256i x[4])
     x[3] = _mm256_unpackhi_epi64(b, d);
 }
 
-COLUMNS_FN __m256i COLUMNS(load2)(const void *lane, const void *lane4)
-{
+COLUMNS_FN __m256i COLUMNS(load2)(const void *lane, const void *lane4) {
     return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)lane)),
                                    _mm_loadu_si128((const __m128i *)lane4), 1);
 }
 
-COLUMNS_FN void COLUMNS(store2)(void *lane, void *lane4, __m256i x)
-{
+COLUMNS_FN void COLUMNS(store2)(void *lane, void *lane4, __m256i x) {
     _mm_storeu_si128((__m128i *)lane, _mm256_castsi256_si128(x));
     _mm_storeu_si128((__m128i *)lane4, _mm256_extracti128_si256(x, 1));
 }
 
+/* clang-format off */
 #define G(a, b, c, d, x, y)                                             \
     do {                                                                \
         v[a] = _mm256_add_epi32(_mm256_add_epi32(v[a], m[x]), v[b]);    \
@@ -53,10 +52,12 @@ COLUMNS_FN void COLUMNS(store2)(void *lane, void *lane4, __m256i x)
         G(0, 5, 10, 15, s8, s9);   G(1, 6, 11, 12, s10, s11);                       \
         G(2, 7, 8, 13, s12, s13);  G(3, 4, 9, 14, s14, s15);                        \
     } while (0)
+/* clang-format on */
 
-/* cv -> next cv; v[12..15] come in as counter low, counter high, size, flags; all else of v is overwritten. */
-COLUMNS_FN void COLUMNS(compress)(__m256i cv[8], const __m256i m[16], __m256i v[16])
-{
+/*
+ * cv -> next cv; v[12..15] come in as counter low, counter high, size, flags; all else of v is overwritten.
+ */
+COLUMNS_FN void COLUMNS(compress)(__m256i cv[8], const __m256i m[16], __m256i v[16]) {
     for (int i = 0; i < 8; i++) v[i] = cv[i];
     for (int i = 0; i < 4; i++) v[8 + i] = _mm256_set1_epi32((int)hs_b3_iv[i]);
     ROUND(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
@@ -73,8 +74,7 @@ COLUMNS_FN void COLUMNS(compress)(__m256i cv[8], const __m256i m[16], __m256i v[
 #undef ROUND
 
 /* One block of each lane to m. */
-COLUMNS_FN void COLUMNS(load_blocks)(const uint8_t *const block[8], __m256i m[16])
-{
+COLUMNS_FN void COLUMNS(load_blocks)(const uint8_t *const block[8], __m256i m[16]) {
     for (int q = 0; q < 4; q++) {
         for (int i = 0; i < 4; i++) m[4 * q + i] = COLUMNS(load2)(block[i] + 16 * q, block[i + 4] + 16 * q);
         COLUMNS(transpose)(m + 4 * q);
@@ -82,8 +82,7 @@ COLUMNS_FN void COLUMNS(load_blocks)(const uint8_t *const block[8], __m256i m[16
 }
 
 /* n <= 8 lanes; the lanes that are not there repeat the first one and keep their result to themselves. */
-COLUMNS_FN void COLUMNS(step)(const hs_b3_lane *lane, size_t n)
-{
+COLUMNS_FN void COLUMNS(step)(const hs_b3_lane *lane, size_t n) {
     uint8_t idle[HS_HASH_SIZE];
     const uint8_t *block[8], *from[8], *row3[8];
     uint8_t *to[8];
@@ -113,8 +112,7 @@ COLUMNS_FN void COLUMNS(step)(const hs_b3_lane *lane, size_t n)
     }
 }
 
-COLUMNS_FN void COLUMNS(chunks)(const uint8_t *in, uint64_t counter, uint8_t *out)
-{
+COLUMNS_FN void COLUMNS(chunks)(const uint8_t *in, uint64_t counter, uint8_t *out) {
     __m256i cv[8], m[16], v[16], low, high;
     uint32_t counters[2][8];
     const uint8_t *block[8];

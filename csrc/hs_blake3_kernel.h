@@ -1,5 +1,6 @@
 /*
- * hs_blake3_kernel: what a BLAKE3 kernel offers to the tree and the queue in hs_blake3.c. Internal to hs_blake3*.c.
+ * hs_blake3_kernel: what a BLAKE3 kernel offers to the tree and the queue in hs_blake3.c. Internal to
+ * hs_blake3*.c.
  *
  * The state of a compression, as BLAKE3's paper draws it, is four rows of four 32-bit words:
  *
@@ -19,22 +20,22 @@ enum { HS_B3_CHUNK_START = 1, HS_B3_CHUNK_END = 2, HS_B3_PARENT = 4, HS_B3_ROOT 
 
 /* A run of blocks inside one chunk: [from, blocks of size), chained. */
 typedef struct hs_b3_run {
-    const uint8_t *in;      /* the chunk's first byte */
-    size_t size;            /* of the chunk, <= 1024 */
-    uint64_t counter;       /* the chunk's number */
-    uint32_t end_flags;     /* of the last block: CHUNK_END, with ROOT if the chunk is the message */
-    size_t from;            /* first block to hash */
-    const uint32_t *start;  /* chaining value before it */
-    uint32_t (*trail)[8];   /* NULL, or trail[b] receives the value before block b, from < b < blocks */
-    uint8_t *out;           /* 32 bytes */
+    const uint8_t *in;     /* the chunk's first byte */
+    size_t size;           /* of the chunk, <= 1024 */
+    uint64_t counter;      /* the chunk's number */
+    uint32_t end_flags;    /* of the last block: CHUNK_END, with ROOT if the chunk is the message */
+    size_t from;           /* first block to hash */
+    const uint32_t *start; /* chaining value before it */
+    uint32_t (*trail)[8];  /* NULL, or trail[b] receives the value before block b, from < b < blocks */
+    uint8_t *out;          /* 32 bytes */
 } hs_b3_run;
 
 /* One compression among several: to = compress(from, block, row3). `to` may be `from`. */
 typedef struct hs_b3_lane {
     uint32_t row3[4];
-    const uint8_t *block; /* 64 readable bytes, zero-padded */
-    const void *from;     /* 32 bytes, any alignment */
-    void *to;             /* 32 bytes, any alignment */
+    const uint8_t *block;    /* 64 readable bytes, zero-padded */
+    const void *from;        /* 32 bytes, any alignment */
+    void *to;                /* 32 bytes, any alignment */
     struct hs_b3_slot *slot; /* the queue's own; a kernel leaves it alone */
 } hs_b3_lane;
 
@@ -42,7 +43,10 @@ typedef struct hs_b3_kernel {
     void (*run)(const hs_b3_run *run);
     /* n compressions, 1 <= n <= lanes. */
     void (*step)(const hs_b3_lane *lane, size_t n);
-    /* 8 whole chunks from `counter` on, none of them the root: 8 x 32 bytes out. NULL where step has one lane. */
+    /*
+     * 8 whole chunks from `counter` on, none of them the root: 8 x 32 bytes out. NULL where step has one
+     * lane.
+     */
     void (*chunks8)(const uint8_t *in, uint64_t counter, uint8_t *out);
     size_t lanes;
 } hs_b3_kernel;

@@ -2,31 +2,28 @@
 #include "hs_checksum.h"
 
 #define GOLDEN UINT64_C(0x9E3779B97F4A7C15)
-#define P0 UINT64_C(0x243F6A8885A308D3)
-#define P1 UINT64_C(0x13198A2E03707344)
-#define P2 UINT64_C(0xA4093822299F31D0)
-#define P3 UINT64_C(0x082EFA98EC4E6C89)
-#define P4 UINT64_C(0x452821E638D01377)
-#define P5 UINT64_C(0xBE5466CF34E90C6C)
-#define P6 UINT64_C(0xC0AC29B7C97C50DD)
-#define P7 UINT64_C(0x3F84D5B5B5470917)
+#define P0     UINT64_C(0x243F6A8885A308D3)
+#define P1     UINT64_C(0x13198A2E03707344)
+#define P2     UINT64_C(0xA4093822299F31D0)
+#define P3     UINT64_C(0x082EFA98EC4E6C89)
+#define P4     UINT64_C(0x452821E638D01377)
+#define P5     UINT64_C(0xBE5466CF34E90C6C)
+#define P6     UINT64_C(0xC0AC29B7C97C50DD)
+#define P7     UINT64_C(0x3F84D5B5B5470917)
 
-static inline uint64_t fold(uint64_t a, uint64_t b)
-{
+static inline uint64_t fold(uint64_t a, uint64_t b) {
     unsigned __int128 product = (unsigned __int128)a * b;
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
 static inline uint64_t rotl32(uint64_t x) { return x << 32 | x >> 32; }
 
-static inline uint64_t absorb(uint64_t acc, uint64_t k, uint64_t x, uint64_t y)
-{
+static inline uint64_t absorb(uint64_t acc, uint64_t k, uint64_t x, uint64_t y) {
     return fold(x ^ k, y ^ acc) + rotl32(acc);
 }
 
 /* One word, read once: the compiler may not go back to memory that another process can change. */
-static inline uint64_t take(const uint8_t *src)
-{
+static inline uint64_t take(const uint8_t *src) {
     uint64_t word = hs_load_u64(src);
     __asm__("" : "+r"(word));
     return word;
@@ -34,8 +31,7 @@ static inline uint64_t take(const uint8_t *src)
 
 /* Sum, and with `copy` (a constant at each call, so that two loops come of it) a copy to dst. */
 static inline __attribute__((always_inline)) uint64_t sum(const uint64_t seed[2], bool copy, uint8_t *dst,
-                                                          const uint8_t *src, size_t size)
-{
+                                                          const uint8_t *src, size_t size) {
     const uint64_t k0 = seed[1] ^ P0, k1 = seed[1] ^ P1, k2 = seed[1] ^ P2, k3 = seed[1] ^ P3;
     uint64_t a0 = seed[0] ^ P4, a1 = seed[0] ^ P5, a2 = seed[0] ^ P6, a3 = seed[0] ^ P7;
     size_t left = size;
@@ -58,10 +54,14 @@ static inline __attribute__((always_inline)) uint64_t sum(const uint64_t seed[2]
         a3 = absorb(a3, k3, x6, x7);
         if (left < 64) break;
         if (copy) {
-            hs_store_u64(dst, x0); hs_store_u64(dst + 8, x1);
-            hs_store_u64(dst + 16, x2); hs_store_u64(dst + 24, x3);
-            hs_store_u64(dst + 32, x4); hs_store_u64(dst + 40, x5);
-            hs_store_u64(dst + 48, x6); hs_store_u64(dst + 56, x7);
+            hs_store_u64(dst, x0);
+            hs_store_u64(dst + 8, x1);
+            hs_store_u64(dst + 16, x2);
+            hs_store_u64(dst + 24, x3);
+            hs_store_u64(dst + 32, x4);
+            hs_store_u64(dst + 40, x5);
+            hs_store_u64(dst + 48, x6);
+            hs_store_u64(dst + 56, x7);
             dst += 64;
         }
         src += 64;
@@ -71,19 +71,16 @@ static inline __attribute__((always_inline)) uint64_t sum(const uint64_t seed[2]
     return fold(h ^ k0, h ^ GOLDEN) + h + size;
 }
 
-uint64_t hs_checksum(const uint64_t seed[2], const void *data, size_t size)
-{
+uint64_t hs_checksum(const uint64_t seed[2], const void *data, size_t size) {
     return sum(seed, false, NULL, data, size);
 }
 
-uint64_t hs_checksum_copy(const uint64_t seed[2], void *dst, const void *src, size_t size)
-{
+uint64_t hs_checksum_copy(const uint64_t seed[2], void *dst, const void *src, size_t size) {
     return sum(seed, true, dst, src, size);
 }
 
 /* The first size < 16 bytes at key, padded with zeros, as two words; reads nothing beyond them. */
-static inline void load_short(const uint8_t *key, size_t size, uint64_t *x, uint64_t *y)
-{
+static inline void load_short(const uint8_t *key, size_t size, uint64_t *x, uint64_t *y) {
     *y = 0;
     if (size >= 8) {
         *x = hs_load_u64(key);
@@ -96,8 +93,7 @@ static inline void load_short(const uint8_t *key, size_t size, uint64_t *x, uint
     }
 }
 
-uint64_t hs_key_hash(const void *key, size_t size)
-{
+uint64_t hs_key_hash(const void *key, size_t size) {
     const uint8_t *at = key;
     uint64_t h = P0 + size * GOLDEN, x, y;
     if (size < 16) {
@@ -112,8 +108,7 @@ uint64_t hs_key_hash(const void *key, size_t size)
     return fold(h ^ P2, P3 ^ size) + h;
 }
 
-uint64_t hs_key_hash_level(uint64_t key_hash, unsigned level)
-{
+uint64_t hs_key_hash_level(uint64_t key_hash, unsigned level) {
     uint64_t z = key_hash + ((uint64_t)level + 1) * GOLDEN;
     z = (z ^ z >> 32) * P7;
     z = (z ^ z >> 29) * P3;

@@ -1,6 +1,6 @@
 /*
- * BLAKE3 against vectors made with the public implementation, and each kernel against the portable one. That the
- * portable one is right at every length is shown from Python, where the other implementation lives.
+ * BLAKE3 against vectors made with the public implementation, and each kernel against the portable one. That
+ * the portable one is right at every length is shown from Python, where the other implementation lives.
  */
 #include "hs_blake3.h"
 
@@ -13,8 +13,7 @@ static uint8_t data[2 * 100001];
 static const char *const kernel_names[HS_BLAKE3_KERNELS] = {"portable", "sse4.1", "avx2", "avx512"};
 
 /* Pseudo-random and the same in every run. */
-static uint64_t random_next(uint64_t *state)
-{
+static uint64_t random_next(uint64_t *state) {
     *state += UINT64_C(0x9E3779B97F4A7C15);
     uint64_t z = *state;
     z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
@@ -22,27 +21,23 @@ static uint64_t random_next(uint64_t *state)
 }
 
 /* A copy that ends where its allocation ends, so that the sanitizer sees a read beyond it. */
-static uint8_t *exact_copy(const uint8_t *in, size_t size)
-{
+static uint8_t *exact_copy(const uint8_t *in, size_t size) {
     uint8_t *copy = malloc(size ? size : 1);
     REQUIRE(copy);
     memcpy(copy, in, size);
     return copy;
 }
 
-static void fill_counting(void)
-{
+static void fill_counting(void) {
     for (size_t i = 0; i < sizeof data; i++) data[i] = (uint8_t)(i % 251);
 }
 
-static void fill_random(void)
-{
+static void fill_random(void) {
     uint64_t state = 1;
     for (size_t i = 0; i < sizeof data; i++) data[i] = (uint8_t)random_next(&state);
 }
 
-static FILE *vectors_open(void)
-{
+static FILE *vectors_open(void) {
     char path[4096];
     const char *slash = strrchr(__FILE__, '/');
     int dir = slash ? (int)(slash - __FILE__) : 1;
@@ -51,22 +46,23 @@ static FILE *vectors_open(void)
 }
 
 /* Runs body for each kernel this CPU has, and returns to the best one. */
-#define FOR_EACH_KERNEL(body)                                                      \
-    do {                                                                           \
-        for (int k_ = 0; k_ < HS_BLAKE3_KERNELS; k_++)                             \
-            if (hs_blake3_select((hs_blake3_kernel)k_)) { body; }                  \
+#define FOR_EACH_KERNEL(body)                                                                                \
+    do {                                                                                                     \
+        for (int k_ = 0; k_ < HS_BLAKE3_KERNELS; k_++)                                                       \
+            if (hs_blake3_select((hs_blake3_kernel)k_)) {                                                    \
+                body;                                                                                        \
+            }                                                                                                \
     } while (0)
 
-static void select_refuses_a_kernel_that_does_not_exist(void)
-{
+static void select_refuses_a_kernel_that_does_not_exist(void) {
     CHECK(!hs_blake3_select(HS_BLAKE3_KERNELS));
     CHECK(hs_blake3_select(HS_BLAKE3_PORTABLE));
     for (int k = 0; k < HS_BLAKE3_KERNELS; k++)
-        printf("  kernel %s: %s\n", kernel_names[k], hs_blake3_select((hs_blake3_kernel)k) ? "tested" : "not here");
+        printf("  kernel %s: %s\n", kernel_names[k],
+               hs_blake3_select((hs_blake3_kernel)k) ? "tested" : "not here");
 }
 
-static void every_kernel_gives_the_golden_hashes(void)
-{
+static void every_kernel_gives_the_golden_hashes(void) {
     FILE *vectors = vectors_open();
     REQUIRE(vectors);
     char line[256], hex[65];
@@ -88,8 +84,7 @@ static void every_kernel_gives_the_golden_hashes(void)
     CHECK(count >= 50);
 }
 
-static void every_kernel_equals_the_portable_one_at_every_length(void)
-{
+static void every_kernel_equals_the_portable_one_at_every_length(void) {
     fill_random();
     for (size_t size = 0; size <= LENGTH_MAX; size += size < 2100 ? 1 : 7) {
         uint8_t *in = exact_copy(data, size), want[32], got[32];
@@ -100,9 +95,9 @@ static void every_kernel_equals_the_portable_one_at_every_length(void)
     }
 }
 
-static void long_messages_are_the_same_with_every_kernel(void)
-{
-    static const size_t sizes[] = {64 * 1024 - 1, 64 * 1024, 64 * 1024 + 1, 100001, 128 * 1024, 128 * 1024 + 1, 200002};
+static void long_messages_are_the_same_with_every_kernel(void) {
+    static const size_t sizes[] = {64 * 1024 - 1, 64 * 1024,      64 * 1024 + 1, 100001,
+                                   128 * 1024,    128 * 1024 + 1, 200002};
     fill_random();
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         uint8_t want[32], got[32];
@@ -112,8 +107,7 @@ static void long_messages_are_the_same_with_every_kernel(void)
     }
 }
 
-static void alignment_of_the_message_does_not_matter(void)
-{
+static void alignment_of_the_message_does_not_matter(void) {
     fill_random();
     for (size_t shift = 0; shift < 64; shift++) {
         uint8_t want[32], got[32];
@@ -124,8 +118,7 @@ static void alignment_of_the_message_does_not_matter(void)
     }
 }
 
-static void an_empty_message_needs_no_memory(void)
-{
+static void an_empty_message_needs_no_memory(void) {
     uint8_t want[32], got[32];
     uint32_t cv[1][8];
     hs_blake3_select(HS_BLAKE3_PORTABLE);
@@ -136,9 +129,11 @@ static void an_empty_message_needs_no_memory(void)
                     memset(got, 0, 32); hs_blake3_many(&job, 1); CHECK_EQ_MEM(got, want, 32));
 }
 
-/* Changes the message from block `from` on, resumes there, and compares hash and trail with a hash from the start. */
-static void resume_once(uint8_t *in, size_t size, const uint32_t (*before)[8], size_t from)
-{
+/*
+ * Changes the message from block `from` on, resumes there, and compares hash and trail with a hash from the
+ * start.
+ */
+static void resume_once(uint8_t *in, size_t size, const uint32_t (*before)[8], size_t from) {
     size_t blocks = hs_blake3_blocks(size);
     uint32_t resumed[16][8], whole[16][8];
     uint8_t got[32], want[32];
@@ -154,24 +149,21 @@ static void resume_once(uint8_t *in, size_t size, const uint32_t (*before)[8], s
     for (size_t i = 64 * from; i < size; i++) in[i] = (uint8_t)(in[i] - 1 - i);
 }
 
-static void resume_equals_a_whole_hash_from_every_block_of_every_length(void)
-{
+static void resume_equals_a_whole_hash_from_every_block_of_every_length(void) {
     fill_random();
     for (size_t size = 0; size <= HS_BLAKE3_CHUNK; size++) {
         size_t blocks = hs_blake3_blocks(size);
         uint32_t (*cv)[8] = malloc(32 * blocks);
         uint8_t *in = exact_copy(data, size), out[32];
         REQUIRE(cv);
-        FOR_EACH_KERNEL(hs_blake3_resume(in, size, cv, 0, out);
-                        for (size_t from = 0; from < blocks; from++)
+        FOR_EACH_KERNEL(hs_blake3_resume(in, size, cv, 0, out); for (size_t from = 0; from < blocks; from++)
                             resume_once(in, size, (const uint32_t (*)[8])cv, from));
         free(in);
         free(cv);
     }
 }
 
-static void resume_uses_the_value_it_is_given(void)
-{
+static void resume_uses_the_value_it_is_given(void) {
     uint32_t cv[3][8];
     uint8_t honest[32], got[32];
     fill_random();
@@ -180,8 +172,7 @@ static void resume_uses_the_value_it_is_given(void)
 }
 
 /* `count` messages, lengths up to size_max; every other one-chunk message keeps its chaining values. */
-static void many_once(size_t count, size_t size_max, uint64_t seed)
-{
+static void many_once(size_t count, size_t size_max, uint64_t seed) {
     hs_blake3_job *jobs = calloc(count ? count : 1, sizeof *jobs);
     REQUIRE(jobs);
     for (size_t i = 0; i < count; i++) {
@@ -207,8 +198,7 @@ static void many_once(size_t count, size_t size_max, uint64_t seed)
     free(jobs);
 }
 
-static void many_equals_one_at_a_time_for_any_number_and_length(void)
-{
+static void many_equals_one_at_a_time_for_any_number_and_length(void) {
     fill_random();
     for (size_t count = 0; count <= 40; count++)
         FOR_EACH_KERNEL(many_once(count, 130, count); many_once(count, 1024, count + 1);
@@ -216,8 +206,7 @@ static void many_equals_one_at_a_time_for_any_number_and_length(void)
     FOR_EACH_KERNEL(many_once(300, 1024, 7); many_once(30, 12000, 8));
 }
 
-int main(void)
-{
+int main(void) {
     RUN(select_refuses_a_kernel_that_does_not_exist);
     RUN(every_kernel_gives_the_golden_hashes);
     RUN(every_kernel_equals_the_portable_one_at_every_length);

@@ -1,4 +1,6 @@
-/* The entry sum and the key hash: what each must notice, and that neither reads or writes beside its bytes. */
+/*
+ * The entry sum and the key hash: what each must notice, and that neither reads or writes beside its bytes.
+ */
 #include "hs_checksum.h"
 
 #include <sched.h>
@@ -14,28 +16,25 @@ static const uint64_t seed[2] = {UINT64_C(0x0123456789ABCDEF), UINT64_C(0xFEDCBA
 
 static uint8_t data[4096];
 
-static void fill(void)
-{
+static void fill(void) {
     uint64_t z = 1;
-    for (size_t i = 0; i < sizeof data; i++) data[i] = (uint8_t)((z = z * UINT64_C(6364136223846793005) + 1) >> 56);
+    for (size_t i = 0; i < sizeof data; i++)
+        data[i] = (uint8_t)((z = z * UINT64_C(6364136223846793005) + 1) >> 56);
 }
 
-static int compare(const void *a, const void *b)
-{
+static int compare(const void *a, const void *b) {
     uint64_t x = hs_load_u64(a), y = hs_load_u64(b);
     return x < y ? -1 : x > y;
 }
 
-static size_t duplicates(uint64_t *values, size_t count)
-{
+static size_t duplicates(uint64_t *values, size_t count) {
     size_t found = 0;
     qsort(values, count, sizeof *values, compare);
     for (size_t i = 1; i < count; i++) found += values[i] == values[i - 1];
     return found;
 }
 
-static void copy_gives_the_same_sum_and_exactly_the_bytes(void)
-{
+static void copy_gives_the_same_sum_and_exactly_the_bytes(void) {
     fill();
     for (size_t size = 0; size <= 700; size++) {
         for (size_t shift = 0; shift < 8; shift += 3) {
@@ -57,14 +56,12 @@ static void copy_gives_the_same_sum_and_exactly_the_bytes(void)
     }
 }
 
-static void sum_of_nothing_needs_no_memory(void)
-{
+static void sum_of_nothing_needs_no_memory(void) {
     CHECK_EQ_INT(hs_checksum(seed, NULL, 0), hs_checksum_copy(seed, NULL, NULL, 0));
     CHECK(hs_checksum(seed, NULL, 0) != 0);
 }
 
-static void every_single_bit_counts(void)
-{
+static void every_single_bit_counts(void) {
     fill();
     for (size_t size = 1; size <= 200; size++) {
         uint64_t honest = hs_checksum(seed, data, size);
@@ -76,16 +73,14 @@ static void every_single_bit_counts(void)
     }
 }
 
-static void zeros_of_different_lengths_have_different_sums(void)
-{
+static void zeros_of_different_lengths_have_different_sums(void) {
     static uint64_t sums[1025];
     memset(data, 0, sizeof data);
     for (size_t size = 0; size <= 1024; size++) sums[size] = hs_checksum(seed, data, size);
     CHECK_EQ_INT(duplicates(sums, 1025), 0);
 }
 
-static void both_halves_of_the_seed_count(void)
-{
+static void both_halves_of_the_seed_count(void) {
     fill();
     for (size_t size = 0; size <= 130; size += 13)
         for (int half = 0; half < 2; half++)
@@ -96,8 +91,7 @@ static void both_halves_of_the_seed_count(void)
             }
 }
 
-static void words_that_change_places_change_the_sum(void)
-{
+static void words_that_change_places_change_the_sum(void) {
     fill();
     uint64_t honest = hs_checksum(seed, data, 512);
     for (size_t a = 0; a < 512; a += 8)
@@ -112,8 +106,7 @@ static void words_that_change_places_change_the_sum(void)
 }
 
 /* A word equal to its accumulator's key makes the product zero; a change before it must show all the same. */
-static void a_zero_product_does_not_forget_what_came_before(void)
-{
+static void a_zero_product_does_not_forget_what_came_before(void) {
     static const uint64_t pi[4] = {UINT64_C(0x243F6A8885A308D3), UINT64_C(0x13198A2E03707344),
                                    UINT64_C(0xA4093822299F31D0), UINT64_C(0x082EFA98EC4E6C89)};
     fill();
@@ -127,15 +120,13 @@ static void a_zero_product_does_not_forget_what_came_before(void)
 }
 
 /* Until it is killed, or its parent ends. */
-static _Noreturn void scribble(uint8_t *shared, size_t size)
-{
+static _Noreturn void scribble(uint8_t *shared, size_t size) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     for (uint64_t n = 0;; n++) *(volatile uint8_t *)(shared + n % size) = (uint8_t)(n >> 7);
 }
 
 /* Story: a writer that is wrongly thought dead writes into what is being copied out. */
-static void sum_is_of_what_was_copied_while_another_process_writes(void)
-{
+static void sum_is_of_what_was_copied_while_another_process_writes(void) {
     enum { SIZE = 1000, CHANGES = 5000 };
     uint8_t *shared = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     uint8_t copy[SIZE];
@@ -147,8 +138,10 @@ static void sum_is_of_what_was_copied_while_another_process_writes(void)
     for (int changes = 0; changes < CHANGES;) {
         uint64_t sum = hs_checksum_copy(seed, copy, shared, SIZE);
         CHECK_EQ_INT(sum, hs_checksum(seed, copy, SIZE));
-        if (sum != before) changes++;
-        else sched_yield();
+        if (sum != before)
+            changes++;
+        else
+            sched_yield();
         before = sum;
     }
     kill(writer, SIGKILL);
@@ -156,8 +149,7 @@ static void sum_is_of_what_was_copied_while_another_process_writes(void)
     munmap(shared, 4096);
 }
 
-static void key_hash_gives_the_golden_values(void)
-{
+static void key_hash_gives_the_golden_values(void) {
     char path[4096], line[4096], hex[2049];
     const char *slash = strrchr(__FILE__, '/');
     snprintf(path, sizeof path, "%.*s/../golden/key_hash_vectors.txt", slash ? (int)(slash - __FILE__) : 1,
@@ -189,8 +181,7 @@ static void key_hash_gives_the_golden_values(void)
     CHECK(count >= 15);
 }
 
-static void numbered_keys_never_meet_and_spread_evenly_at_every_level(void)
-{
+static void numbered_keys_never_meet_and_spread_evenly_at_every_level(void) {
     enum { KEYS = 100000, LEVELS = 12 };
     static uint64_t hashes[KEYS], at_level[KEYS];
     for (size_t i = 0; i < KEYS; i++) {
@@ -211,8 +202,7 @@ static void numbered_keys_never_meet_and_spread_evenly_at_every_level(void)
 }
 
 /* Adjacent keys are in the same order at two levels half of the time, if the levels are independent. */
-static void levels_order_keys_independently(void)
-{
+static void levels_order_keys_independently(void) {
     enum { KEYS = 20000 };
     size_t agree[8] = {0};
     for (size_t i = 0; i < KEYS; i++) {
@@ -226,8 +216,7 @@ static void levels_order_keys_independently(void)
     for (int i = 0; i < 8; i++) CHECK(agree[i] > KEYS / 2 - 430 && agree[i] < KEYS / 2 + 430);
 }
 
-int main(void)
-{
+int main(void) {
     RUN(copy_gives_the_same_sum_and_exactly_the_bytes);
     RUN(sum_of_nothing_needs_no_memory);
     RUN(every_single_bit_counts);

@@ -1,4 +1,4 @@
-"""The canonical key hash: library and definition (csrc/hs_checksum.h) against each other and golden values."""
+"""The canonical key hash: library and definition (csrc/hs_checksum.h) and golden values agree."""
 
 import random
 from pathlib import Path
