@@ -29,46 +29,46 @@ static inline uint64_t take(const uint8_t *src) {
     return word;
 }
 
-/* Sum, and with `copy` (a constant at each call, so that two loops come of it) a copy to dst. */
+typedef struct sum_state {
+    uint64_t a0, a1, a2, a3, k0, k1, k2, k3;
+} sum_state;
+
+/* 16 bytes into an accumulator; with `copy` (a constant at each call) they are stored to dst as well. */
+static inline __attribute__((always_inline)) uint64_t absorb_at(uint64_t acc, uint64_t k, bool copy,
+                                                                uint8_t *dst, const uint8_t *src) {
+    uint64_t x = take(src), y = take(src + 8);
+    if (copy) {
+        hs_store_u64(dst, x);
+        hs_store_u64(dst + 8, y);
+    }
+    return absorb(acc, k, x, y);
+}
+
+static inline __attribute__((always_inline)) void sum_stripe(sum_state *s, bool copy, uint8_t *dst,
+                                                             const uint8_t *src) {
+    s->a0 = absorb_at(s->a0, s->k0, copy, dst, src);
+    s->a1 = absorb_at(s->a1, s->k1, copy, dst + 16, src + 16);
+    s->a2 = absorb_at(s->a2, s->k2, copy, dst + 32, src + 32);
+    s->a3 = absorb_at(s->a3, s->k3, copy, dst + 48, src + 48);
+}
+
 static inline __attribute__((always_inline)) uint64_t sum(const uint64_t seed[2], bool copy, uint8_t *dst,
                                                           const uint8_t *src, size_t size) {
-    const uint64_t k0 = seed[1] ^ P0, k1 = seed[1] ^ P1, k2 = seed[1] ^ P2, k3 = seed[1] ^ P3;
-    uint64_t a0 = seed[0] ^ P4, a1 = seed[0] ^ P5, a2 = seed[0] ^ P6, a3 = seed[0] ^ P7;
+    sum_state s = {seed[0] ^ P4, seed[0] ^ P5, seed[0] ^ P6, seed[0] ^ P7,
+                   seed[1] ^ P0, seed[1] ^ P1, seed[1] ^ P2, seed[1] ^ P3};
     size_t left = size;
-    uint8_t last[64];
-    while (left > 0) {
-        const uint8_t *from = src;
-        if (HS_UNLIKELY(left < 64)) {
-            /* Through a private buffer, which is then what is summed and what is stored. */
-            memset(last, 0, sizeof last);
-            memcpy(last, src, left);
-            __asm__("" : : "r"(last) : "memory");
-            if (copy) memcpy(dst, last, left);
-            from = last;
-        }
-        uint64_t x0 = take(from), x1 = take(from + 8), x2 = take(from + 16), x3 = take(from + 24);
-        uint64_t x4 = take(from + 32), x5 = take(from + 40), x6 = take(from + 48), x7 = take(from + 56);
-        a0 = absorb(a0, k0, x0, x1);
-        a1 = absorb(a1, k1, x2, x3);
-        a2 = absorb(a2, k2, x4, x5);
-        a3 = absorb(a3, k3, x6, x7);
-        if (left < 64) break;
-        if (copy) {
-            hs_store_u64(dst, x0);
-            hs_store_u64(dst + 8, x1);
-            hs_store_u64(dst + 16, x2);
-            hs_store_u64(dst + 24, x3);
-            hs_store_u64(dst + 32, x4);
-            hs_store_u64(dst + 40, x5);
-            hs_store_u64(dst + 48, x6);
-            hs_store_u64(dst + 56, x7);
-            dst += 64;
-        }
-        src += 64;
-        left -= 64;
+    for (; left >= 64; left -= 64, src += 64, dst += copy ? 64 : 0) sum_stripe(&s, copy, dst, src);
+    if (left > 0) {
+        /* Through a private buffer, which is then what is summed and what is stored. */
+        uint8_t last[64] = {0};
+        memcpy(last, src, left);
+        __asm__("" : : "r"(last) : "memory");
+        if (copy) memcpy(dst, last, left);
+        sum_stripe(&s, false, last, last);
     }
-    uint64_t h = fold(a0 ^ size, a1 ^ k2) + fold(a2 ^ k3, a3 ^ GOLDEN) + rotl32(a0 + a2) + (a1 ^ a3);
-    return fold(h ^ k0, h ^ GOLDEN) + h + size;
+    uint64_t h = fold(s.a0 ^ size, s.a1 ^ s.k2) + fold(s.a2 ^ s.k3, s.a3 ^ GOLDEN) + rotl32(s.a0 + s.a2) +
+                 (s.a1 ^ s.a3);
+    return fold(h ^ s.k0, h ^ GOLDEN) + h + size;
 }
 
 uint64_t hs_checksum(const uint64_t seed[2], const void *data, size_t size) {

@@ -45,14 +45,14 @@ static FILE *vectors_open(void) {
     return fopen(path, "r");
 }
 
-/* Runs body for each kernel this CPU has, and returns to the best one. */
-#define FOR_EACH_KERNEL(body)                                                                                \
-    do {                                                                                                     \
-        for (int k_ = 0; k_ < HS_BLAKE3_KERNELS; k_++)                                                       \
-            if (hs_blake3_select((hs_blake3_kernel)k_)) {                                                    \
-                body;                                                                                        \
-            }                                                                                                \
-    } while (0)
+/* Chooses the next kernel after *k that this CPU has; false, with the best one chosen, if there is none. */
+static bool kernel_next(int *k) {
+    while (++*k < HS_BLAKE3_KERNELS)
+        if (hs_blake3_select((hs_blake3_kernel)*k)) return true;
+    return false;
+}
+
+#define FOR_EACH_KERNEL for (int k_ = -1; kernel_next(&k_);)
 
 static void select_refuses_a_kernel_that_does_not_exist(void) {
     CHECK(!hs_blake3_select(HS_BLAKE3_KERNELS));
@@ -77,7 +77,10 @@ static void every_kernel_gives_the_golden_hashes(void) {
             REQUIRE(sscanf(hex + 2 * i, "%2x", &byte) == 1);
             want[i] = (uint8_t)byte;
         }
-        FOR_EACH_KERNEL(hs_blake3(data, size, got); CHECK_EQ_MEM(got, want, 32));
+        FOR_EACH_KERNEL {
+            hs_blake3(data, size, got);
+            CHECK_EQ_MEM(got, want, 32);
+        }
         count++;
     }
     fclose(vectors);
@@ -90,7 +93,10 @@ static void every_kernel_equals_the_portable_one_at_every_length(void) {
         uint8_t *in = exact_copy(data, size), want[32], got[32];
         hs_blake3_select(HS_BLAKE3_PORTABLE);
         hs_blake3(in, size, want);
-        FOR_EACH_KERNEL(hs_blake3(in, size, got); CHECK_EQ_MEM(got, want, 32));
+        FOR_EACH_KERNEL {
+            hs_blake3(in, size, got);
+            CHECK_EQ_MEM(got, want, 32);
+        }
         free(in);
     }
 }
@@ -103,7 +109,10 @@ static void long_messages_are_the_same_with_every_kernel(void) {
         uint8_t want[32], got[32];
         hs_blake3_select(HS_BLAKE3_PORTABLE);
         hs_blake3(data, sizes[i], want);
-        FOR_EACH_KERNEL(hs_blake3(data, sizes[i], got); CHECK_EQ_MEM(got, want, 32));
+        FOR_EACH_KERNEL {
+            hs_blake3(data, sizes[i], got);
+            CHECK_EQ_MEM(got, want, 32);
+        }
     }
 }
 
@@ -113,7 +122,10 @@ static void alignment_of_the_message_does_not_matter(void) {
         uint8_t want[32], got[32];
         uint8_t *in = exact_copy(data + shift, 1500);
         hs_blake3(in, 1500, want);
-        FOR_EACH_KERNEL(hs_blake3(data + shift, 1500, got); CHECK_EQ_MEM(got, want, 32));
+        FOR_EACH_KERNEL {
+            hs_blake3(data + shift, 1500, got);
+            CHECK_EQ_MEM(got, want, 32);
+        }
         free(in);
     }
 }
@@ -124,9 +136,17 @@ static void an_empty_message_needs_no_memory(void) {
     hs_blake3_select(HS_BLAKE3_PORTABLE);
     hs_blake3(data, 0, want);
     hs_blake3_job job = {NULL, 0, got, NULL};
-    FOR_EACH_KERNEL(memset(got, 0, 32); hs_blake3(NULL, 0, got); CHECK_EQ_MEM(got, want, 32);
-                    memset(got, 0, 32); hs_blake3_resume(NULL, 0, cv, 0, got); CHECK_EQ_MEM(got, want, 32);
-                    memset(got, 0, 32); hs_blake3_many(&job, 1); CHECK_EQ_MEM(got, want, 32));
+    FOR_EACH_KERNEL {
+        memset(got, 0, 32);
+        hs_blake3(NULL, 0, got);
+        CHECK_EQ_MEM(got, want, 32);
+        memset(got, 0, 32);
+        hs_blake3_resume(NULL, 0, cv, 0, got);
+        CHECK_EQ_MEM(got, want, 32);
+        memset(got, 0, 32);
+        hs_blake3_many(&job, 1);
+        CHECK_EQ_MEM(got, want, 32);
+    }
 }
 
 /*
@@ -156,8 +176,11 @@ static void resume_equals_a_whole_hash_from_every_block_of_every_length(void) {
         uint32_t (*cv)[8] = malloc(32 * blocks);
         uint8_t *in = exact_copy(data, size), out[32];
         REQUIRE(cv);
-        FOR_EACH_KERNEL(hs_blake3_resume(in, size, cv, 0, out); for (size_t from = 0; from < blocks; from++)
-                            resume_once(in, size, (const uint32_t (*)[8])cv, from));
+        FOR_EACH_KERNEL {
+            hs_blake3_resume(in, size, cv, 0, out);
+            for (size_t from = 0; from < blocks; from++)
+                resume_once(in, size, (const uint32_t (*)[8])cv, from);
+        }
         free(in);
         free(cv);
     }
@@ -167,8 +190,12 @@ static void resume_uses_the_value_it_is_given(void) {
     uint32_t cv[3][8];
     uint8_t honest[32], got[32];
     fill_random();
-    FOR_EACH_KERNEL(hs_blake3_resume(data, 150, cv, 0, honest); cv[2][5] ^= 1;
-                    hs_blake3_resume(data, 150, cv, 2, got); CHECK(memcmp(got, honest, 32) != 0));
+    FOR_EACH_KERNEL {
+        hs_blake3_resume(data, 150, cv, 0, honest);
+        cv[2][5] ^= 1;
+        hs_blake3_resume(data, 150, cv, 2, got);
+        CHECK(memcmp(got, honest, 32) != 0);
+    }
 }
 
 /* `count` messages, lengths up to size_max; every other one-chunk message keeps its chaining values. */
@@ -200,10 +227,15 @@ static void many_once(size_t count, size_t size_max, uint64_t seed) {
 
 static void many_equals_one_at_a_time_for_any_number_and_length(void) {
     fill_random();
-    for (size_t count = 0; count <= 40; count++)
-        FOR_EACH_KERNEL(many_once(count, 130, count); many_once(count, 1024, count + 1);
-                        many_once(count, 3000, count + 2));
-    FOR_EACH_KERNEL(many_once(300, 1024, 7); many_once(30, 12000, 8));
+    for (size_t count = 0; count <= 40; count++) FOR_EACH_KERNEL {
+            many_once(count, 130, count);
+            many_once(count, 1024, count + 1);
+            many_once(count, 3000, count + 2);
+        }
+    FOR_EACH_KERNEL {
+        many_once(300, 1024, 7);
+        many_once(30, 12000, 8);
+    }
 }
 
 int main(void) {
