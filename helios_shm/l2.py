@@ -1,0 +1,688 @@
+"""L2: packs, commit log and branches in LMDB, found through the locator. The only importer of lmdb.
+
+    packs     number (8 bytes, big-endian)            -> a pack
+    log       name 0x00 first serial (8 bytes, b.e.)  -> a log block: commit records, oldest first
+    branches  name                                    -> a row; a deleted branch keeps its row
+    meta      uuid, format, epoch, next_pack
+
+docs/FORMAT.md has the bytes. Invariants. Only the holder of the coordinator lock writes, and each of its transactions checks
+the epoch that it drew, so that one who lost the lock cannot write any more. A transaction is synced before it is
+acknowledged. Pack numbers only grow and are never used twice. Readers keep no transaction open between calls, and give
+out copies only. Nobody but LMDB itself opens ``lock.mdb``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import struct
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lmdb
+from typing_extensions import Buffer
+
+from ._capi import check, ffi, lib
+from .codec import decode
+from .errors import CapacityError, CorruptError, FormatError, StoreError
+from .hashing import blake3
+from .store import FORMAT_VERSION, StorePaths
+
+NODE, VALUE, BLOB = 1, 2, 4
+
+_MAP_SIZES = tuple(1 << bits for bits in (40, 38, 36, 35, 34, 33, 32, 31, 30, 28))
+_READERS_MAX = 2048
+_DATABASES = (b"packs", b"log", b"branches", b"meta")
+_SERIAL_LAST = (1 << 64) - 1
+
+PACK_HEADER = struct.Struct("<QIIQQ")  # magic, version, count, payload bytes, reserved
+PACK_ROW = struct.Struct("<32sIIQBB6x")  # id, offset, stored, raw, kind, codec
+_ROW_TAIL = struct.Struct("<IIQBB6x")
+_ID_SIZE = 32
+_KIND_AT = 48
+_LOG_HEADER = struct.Struct("<IIQ")  # magic, count, first serial
+_LOG_SUM_SIZE = 32
+_BRANCH = struct.Struct("<BBHI6Qq32s")
+
+_CANDIDATES_MAX = 512  # all that a probe can meet
+_ATTEMPTS = 8
+# A reader scans so few packs' tables of contents itself; beyond that it enters them in a table of its own.
+_SCAN_PACKS_MAX = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What L2 holds under an id. ``kind`` BLOB: the bytes are a file of ``size`` bytes (blobs.py), ``raw`` is empty."""
+
+    kind: int
+    raw: bytes
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class BranchRow:
+    """What L2 knows of a branch: its newest persisted record. ``word`` is the head word in the segment ``segment_nonce``."""
+
+    name: str
+    deleted: bool
+    word: int
+    segment_nonce: int
+    serial: int
+    sequence: int
+    incarnation: int
+    oldest: int  # serial of the oldest record in the log
+    time_ns: int
+    root: bytes
+
+    @staticmethod
+    def stale() -> BranchRow:
+        """A row of no branch, to be told from others by identity."""
+        return BranchRow("", False, 0, 0, 0, 0, 0, 0, 0, bytes(_ID_SIZE))
+
+
+@contextlib.contextmanager
+def translated(what: str) -> Iterator[None]:
+    """LMDB's errors, and the system's, as ours."""
+    try:
+        yield
+    except (lmdb.CorruptedError, lmdb.PageNotFoundError) as failure:
+        raise CorruptError(f"{what}: {failure}") from failure
+    except (lmdb.InvalidError, lmdb.VersionMismatchError) as failure:
+        raise FormatError(f"{what}: {failure}") from failure
+    except lmdb.MapFullError as failure:
+        raise CapacityError(f"{what}: {failure}; the address space is limited (ulimit -v)") from failure
+    except lmdb.LockError as failure:
+        raise StoreError(
+            f"{what}: {failure}; is the store open in another PID namespace (container)? That cannot work"
+        ) from failure
+    except lmdb.Error as failure:
+        full = os.strerror(28) in str(failure)
+        raise (CapacityError if full else StoreError)(f"{what}: {failure}") from failure
+    except OSError as failure:
+        full = failure.errno in (28, 122)
+        raise (CapacityError if full else StoreError)(f"{what}: {failure}") from failure
+
+
+def _environment(
+    path: Path, *, readonly: bool, sync: bool = True, lock: bool = True, create: bool = False
+) -> Any:
+    """Open LMDB with the largest map that the address space has room for."""
+    failure: Exception | None = None
+    for size in _MAP_SIZES:
+        try:
+            return lmdb.open(
+                str(path), map_size=size, readonly=readonly, create=create, lock=lock, mode=0o700, sync=sync,
+                metasync=sync, max_dbs=len(_DATABASES), max_readers=_READERS_MAX, max_spare_txns=1,
+                readahead=False, meminit=True,
+            )  # fmt: skip
+        except (lmdb.MemoryError, MemoryError) as caught:
+            failure = caught
+    raise CapacityError(
+        f"{path}: no address space for a map of {_MAP_SIZES[-1]} bytes (ulimit -v)"
+    ) from failure
+
+
+def pack_key(number: int) -> bytes:
+    return number.to_bytes(8, "big")
+
+
+def log_key(name: str, serial: int) -> bytes:
+    return name.encode() + b"\0" + serial.to_bytes(8, "big")
+
+
+def row_encode(row: BranchRow) -> bytes:
+    return _BRANCH.pack(
+        1, int(row.deleted), 0, 0, row.word, row.segment_nonce, row.serial, row.sequence, row.incarnation,
+        row.oldest, row.time_ns, row.root,
+    )  # fmt: skip
+
+
+def row_decode(name: str, data: Buffer) -> BranchRow:
+    """CorruptError for anything but version 1 of the row."""
+    try:
+        version, flags, zero, more, *fields = _BRANCH.unpack(data)
+    except struct.error:
+        raise CorruptError(f"branch {name!r}: its row in L2 has {memoryview(data).nbytes} bytes") from None
+    if version != 1 or flags > 1 or zero or more:
+        raise CorruptError(f"branch {name!r}: its row in L2 is no row of version 1")
+    return BranchRow(name, bool(flags), *fields)
+
+
+def create(path: Path, uuid: bytes) -> None:
+    """A new database in the directory ``path``, synced. Nobody else may know of it yet."""
+    with translated(f"creating {path}"):
+        os.mkdir(path, 0o700)
+        env = _environment(path, readonly=False, create=True)
+        try:
+            databases = {name: env.open_db(name) for name in _DATABASES}
+            with env.begin(write=True, db=databases[b"meta"]) as txn:
+                txn.put(b"uuid", uuid)
+                txn.put(b"format", FORMAT_VERSION.to_bytes(8, "little"))
+                txn.put(b"epoch", bytes(8))
+                txn.put(b"next_pack", (1).to_bytes(8, "little"))
+            env.sync(True)
+        finally:
+            env.close()
+        # LMDB does not sync the file's first pages before its first commit.
+        fd = os.open(path / "data.mdb", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        for name in ("data.mdb", "lock.mdb"):
+            os.chmod(path / name, 0o600)
+
+
+# ---- the locator, as Python sees it -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LocatorInfo:
+    """Where a locator file stands; see csrc/helios_shm.h."""
+
+    mark: int
+    checkpoint: int
+    rows: int
+    capacity: int
+    boot_id: bytes
+
+
+class Locator:
+    """One mapping of a locator file. Closed when it is forgotten; in a forked child that touches the child's mapping only."""
+
+    def __init__(self, pointer: Any) -> None:
+        self._pointer = ffi.gc(pointer, lib.hs_locator_close)
+        self._info = ffi.new("hs_locator_info *")
+        self._packs = ffi.new("uint64_t[]", _CANDIDATES_MAX)
+        self._rows = ffi.new("uint32_t[]", _CANDIDATES_MAX)
+
+    @staticmethod
+    def create(path: Path, capacity: int, boot_id: bytes) -> Locator:
+        """A new, empty file under exactly this name; an older one of that name is removed."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        out = ffi.new("hs_locator **")
+        check(lib.hs_locator_create(os.fsencode(path), capacity, boot_id, out), f"creating locator {path}")
+        return Locator(out[0])
+
+    @staticmethod
+    def open(path: Path, *, writable: bool) -> Locator | None:
+        """The file of this name; None if there is none that can be used."""
+        out = ffi.new("hs_locator **")
+        status = lib.hs_locator_open(os.fsencode(path), int(writable), out)
+        if status in (lib.HS_NOT_FOUND, lib.HS_CORRUPT, lib.HS_FORMAT):
+            return None
+        check(status, f"opening locator {path}")
+        return Locator(out[0])
+
+    def info(self) -> LocatorInfo:
+        lib.hs_locator_info_get(self._pointer, self._info)
+        info = self._info
+        return LocatorInfo(
+            info.mark, info.checkpoint, info.rows, info.capacity, bytes(ffi.buffer(info.boot_id))
+        )
+
+    def is_named(self, path: Path) -> bool:
+        return bool(lib.hs_locator_is_named(self._pointer, os.fsencode(path)) == 1)
+
+    def find(self, id: bytes) -> list[tuple[int, int]]:
+        """(pack, row) that may hold this id, newest pack first."""
+        count = lib.hs_locator_find(self._pointer, id, self._packs, self._rows, _CANDIDATES_MAX)
+        return [(self._packs[i], self._rows[i]) for i in range(count - 1, -1, -1)]
+
+    def insert(self, number: int, pack: Buffer) -> bool:
+        """Enter a pack's rows; False: it is too full."""
+        data = ffi.from_buffer(pack)
+        status = lib.hs_locator_insert(self._pointer, number, data, len(data))
+        if status == lib.HS_WAIT:
+            return False
+        check(status, f"entering pack {number} in the locator")
+        return True
+
+    def candidates(self, pack: Any, count: int) -> list[int]:
+        """Rows of this pack whose ids may be in an older one."""
+        rows = ffi.new("uint32_t[]", count)
+        found = lib.hs_locator_candidates(self._pointer, pack, rows, count)
+        return list(ffi.unpack(rows, found)) if found else []
+
+    def mark(self, number: int, boot_id: bytes) -> None:
+        check(lib.hs_locator_mark(self._pointer, number, boot_id), "marking the locator")
+
+    def checkpoint(self) -> None:
+        check(lib.hs_locator_checkpoint(self._pointer), "syncing the locator")
+
+
+# ---- reading packs ----------------------------------------------------------------------------------------------------
+
+
+class _Damaged(Exception):
+    """A row names the id, but the bytes do not hash to it."""
+
+
+def pack_count(pack: memoryview) -> int:
+    """How many rows a pack has, as far as its size allows them."""
+    if len(pack) < PACK_HEADER.size:
+        return 0
+    count: int = PACK_HEADER.unpack_from(pack)[2]
+    return min(count, (len(pack) - PACK_HEADER.size) // PACK_ROW.size)
+
+
+def pack_has(pack: memoryview, row: int, id: bytes) -> bool:
+    """Is this row's full id ``id``?"""
+    at = PACK_HEADER.size + row * PACK_ROW.size
+    return row < pack_count(pack) and pack[at : at + _ID_SIZE] == id
+
+
+def pack_find(pack: memoryview, id: bytes) -> int | None:
+    """The row of this id, from the table of contents."""
+    table = bytes(pack[PACK_HEADER.size : PACK_HEADER.size + pack_count(pack) * PACK_ROW.size])
+    at = table.find(id)
+    while at >= 0 and at % PACK_ROW.size:
+        at = table.find(id, at + 1)
+    return at // PACK_ROW.size if at >= 0 else None
+
+
+def pack_entry(pack: memoryview, row: int, id: bytes) -> Entry:
+    """Decode and check the row's bytes. _Damaged if they are not those that ``id`` names."""
+    at = PACK_HEADER.size + row * PACK_ROW.size + _ID_SIZE
+    offset, stored, raw_size, kind, codec = _ROW_TAIL.unpack_from(pack, at)
+    if kind == BLOB:
+        return Entry(BLOB, b"", raw_size)
+    if kind not in (NODE, VALUE) or offset + stored > len(pack):
+        raise _Damaged(f"row {row} names a place outside its pack")
+    try:
+        raw = decode(codec, pack[offset : offset + stored], raw_size)
+    except CorruptError as failure:
+        raise _Damaged(str(failure)) from failure
+    if blake3(raw) != id:
+        raise _Damaged("the bytes have another hash")
+    return Entry(kind, raw, raw_size)
+
+
+def log_records(block: bytes, what: str) -> tuple[int, list[memoryview]]:
+    """(first serial, records) of a log block whose sum holds. CorruptError."""
+    if (
+        len(block) < _LOG_HEADER.size + _LOG_SUM_SIZE
+        or blake3(block[:-_LOG_SUM_SIZE]) != block[-_LOG_SUM_SIZE:]
+    ):
+        raise CorruptError(f"{what}: its checksum fails")
+    magic, count, first = _LOG_HEADER.unpack_from(block)
+    places = struct.unpack_from(f"<{count + 1}I", block, _LOG_HEADER.size)
+    view = memoryview(block)
+    return first, [view[places[i] : places[i + 1]] for i in range(count)]
+
+
+def pack_table_size(pack: memoryview) -> int:
+    """Bytes of header and rows."""
+    return PACK_HEADER.size + pack_count(pack) * PACK_ROW.size
+
+
+def pack_blobs(table: bytes) -> list[bytes]:
+    """Ids of the rows that name files."""
+    kinds = table[PACK_HEADER.size + _KIND_AT :: PACK_ROW.size]
+    starts = (PACK_HEADER.size + row * PACK_ROW.size for row, kind in enumerate(kinds) if kind == BLOB)
+    return [table[at : at + _ID_SIZE] for at in starts] if BLOB in kinds else []
+
+
+class _Supplement:
+    """A private table of the packs that the shared locator does not cover: for stores that no coordinator repairs."""
+
+    def __init__(self) -> None:
+        self.low = self.high = 0
+        self._table: Locator | None = None
+
+    def find(self, txn: Any, packs: Any, id: bytes, low: int, high: int) -> list[tuple[int, int]]:
+        """Candidates in packs low + 1 .. high."""
+        if self._table is None or low < self.low or not self._extend(txn, packs, high):
+            self._build(txn, packs, low, high)
+        assert self._table is not None
+        return self._table.find(id)
+
+    def _extend(self, txn: Any, packs: Any, high: int) -> bool:
+        assert self._table is not None
+        for number, pack in _packs_between(txn, packs, self.high, high):
+            if not self._table.insert(number, pack):
+                return False
+        self.high = max(self.high, high)
+        return True
+
+    def _build(self, txn: Any, packs: Any, low: int, high: int) -> None:
+        rows = sum(pack_count(pack) for _, pack in _packs_between(txn, packs, low, high))
+        capacity = 2 * rows
+        while True:
+            self.low = self.high = low
+            self._table = self._create(capacity)
+            self._table.mark(high, bytes(16))
+            if self._extend(txn, packs, high):
+                return
+            capacity *= 2
+
+    @staticmethod
+    def _create(capacity: int) -> Locator:
+        directory = Path(tempfile.mkdtemp(prefix="helios-reader-"))
+        try:
+            return Locator.create(directory / "locator", capacity, bytes(16))
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _packs_between(txn: Any, packs: Any, low: int, high: int) -> Iterator[tuple[int, memoryview]]:
+    """Packs low + 1 .. high, ascending."""
+    with txn.cursor(db=packs) as cursor:
+        found = cursor.set_range(pack_key(low + 1))
+        while found:
+            number = int.from_bytes(cursor.key(), "big")
+            if number > high:
+                return
+            yield number, cursor.value()
+            found = cursor.next()
+
+
+class Reader:
+    """L2 as one process reads it: one for each process and store; thread-safe.
+
+    In a forked child the inherited one must be closed before anything else, then another is opened: LMDB's environment
+    does not survive a fork, and does not say so. ``lock=False``: for a store on a read-only file system.
+    """
+
+    def __init__(self, store: StorePaths, *, lock: bool = True) -> None:
+        self._paths = store
+        self._lock_file = lock
+        self._lock = threading.Lock()
+        self._locator: Locator | None = None
+        self._supplement = _Supplement()
+        self._boot_id = boot_id()
+        self._env: Any = None
+        self._open()
+
+    def _open(self) -> None:
+        with translated(f"opening {self._paths.db}"):
+            self._env = _environment(self._paths.db, readonly=True, lock=self._lock_file)
+            self._packs, self._log, self._branches, self._meta = (
+                self._env.open_db(name, create=False) for name in _DATABASES
+            )
+
+    def close(self) -> None:
+        """Close the environment and the locator. Idempotent. Safe, and needed, in a forked child."""
+        env, self._env, self._locator = self._env, None, None
+        if env is not None:
+            env.close()
+
+    def abandon(self) -> None:
+        """In a forked child: close what was inherited, before another is opened. Takes no lock: nobody would release it."""
+        self.close()
+
+    @contextlib.contextmanager
+    def _transaction(self, what: str) -> Iterator[Any]:
+        """A fresh read transaction; its buffers die with it."""
+        with translated(what):
+            try:
+                txn = self._env.begin(buffers=True)
+            except lmdb.ReadersFullError:
+                self._env.reader_check()
+                txn = self._env.begin(buffers=True)
+            except lmdb.MapResizedError:
+                self._env.set_mapsize(0)
+                txn = self._env.begin(buffers=True)
+            with txn:
+                yield txn
+
+    def get(self, id: bytes) -> Entry | None:
+        """The entry of this id; None if L2 has none.
+
+        Call it after a miss in the ring: then a node that was published is found in one of the two, always. Raises
+        CorruptError if all that L2 has under this id are bytes with another hash. Cost: one read transaction, one
+        probe of the locator, one copy, one BLAKE3.
+        """
+        with self._lock:
+            damage = ""
+            for attempt in range(_ATTEMPTS):
+                try:
+                    conclusive, entry = self._look(id, last=attempt == _ATTEMPTS - 1)
+                except _Damaged as failure:
+                    # A read transaction that was suspended for long may see wrong bytes: look again in another.
+                    if damage:
+                        raise CorruptError(f"entry {id.hex()} in {self._paths.db}: {failure}") from failure
+                    damage = str(failure)
+                    continue
+                if conclusive:
+                    return entry
+            return None
+
+    def _look(self, id: bytes, *, last: bool) -> tuple[bool, Entry | None]:
+        """(conclusive, entry), by PROTOCOL: transaction, then mark, then probe; a miss counts if the mark covers it."""
+        with self._transaction(f"reading {self._paths.db}") as txn:
+            mark = self._mark()
+            candidates = self._locator.find(id) if self._locator is not None else []
+            entry = self._confirm(txn, id, candidates)
+            if entry is not None:
+                return True, entry
+            newest = self._newest(txn)
+            if mark >= newest:
+                # It names a pack that this transaction does not have yet: moved there, so look in a newer one.
+                moved = any(number > newest for number, _ in candidates)
+                return not moved or last, None
+            if not last and self._locator_reopen():
+                return False, None
+            return True, self._beyond(txn, id, mark, newest)
+
+    def _mark(self) -> int:
+        """Packs up to here are in the locator. One of another boot counts only as far as it was synced."""
+        if self._locator is None:
+            self._locator = Locator.open(self._paths.locator, writable=False)
+            if self._locator is None:
+                return 0
+        info = self._locator.info()
+        return info.mark if info.boot_id == self._boot_id else min(info.checkpoint, info.mark)
+
+    def _locator_reopen(self) -> bool:
+        """Open the locator again by name, if that leads to another file now."""
+        if self._locator is None or self._locator.is_named(self._paths.locator):
+            return False
+        self._locator = None
+        return True
+
+    def _confirm(self, txn: Any, id: bytes, candidates: list[tuple[int, int]]) -> Entry | None:
+        damaged: _Damaged | None = None
+        for number, row in candidates:
+            pack = txn.get(pack_key(number), db=self._packs)
+            if pack is None or not pack_has(pack, row, id):
+                continue
+            try:
+                return pack_entry(pack, row, id)
+            except _Damaged as failure:
+                damaged = _Damaged(f"pack {number}: {failure}")
+        if damaged is not None:
+            raise damaged
+        return None
+
+    def _newest(self, txn: Any) -> int:
+        with txn.cursor(db=self._packs) as cursor:
+            return int.from_bytes(cursor.key(), "big") if cursor.last() else 0
+
+    def _beyond(self, txn: Any, id: bytes, mark: int, newest: int) -> Entry | None:
+        """Look in the packs above the mark."""
+        if newest - mark > _SCAN_PACKS_MAX:
+            return self._confirm(txn, id, self._supplement.find(txn, self._packs, id, mark, newest))
+        found = [
+            (number, row)
+            for number, pack in _packs_between(txn, self._packs, mark, newest)
+            if (row := pack_find(pack, id)) is not None
+        ]
+        return self._confirm(txn, id, found[::-1])
+
+    def branch(self, name: str) -> BranchRow | None:
+        """The branch's row as of now, a deleted one's too; None if L2 has none."""
+        with self._lock, self._transaction(f"reading branch {name!r}") as txn:
+            data = txn.get(name.encode(), db=self._branches)
+            return None if data is None else row_decode(name, bytes(data))
+
+    def branches(self, prefix: str = "") -> list[BranchRow]:
+        """All rows whose name begins with ``prefix``, deleted branches included, in the order of their UTF-8."""
+        start, rows = prefix.encode(), []
+        with (
+            self._lock,
+            self._transaction("reading the branches") as txn,
+            txn.cursor(db=self._branches) as cursor,
+        ):
+            found = cursor.set_range(start) if start else cursor.first()
+            while found and bytes(cursor.key()[: len(start)]) == start:
+                rows.append(row_decode(bytes(cursor.key()).decode(), bytes(cursor.value())))
+                found = cursor.next()
+        return rows
+
+    def records(self, name: str, serial: int) -> Iterator[bytes]:
+        """Commit records of a branch, from this serial downwards to 1, newest first; stops where L2 has no more.
+
+        No transaction stays open between two records. Raises CorruptError for a block whose sum fails.
+        """
+        while serial > 0:
+            block = self._log_block(name, serial)
+            if block is None:
+                return
+            first, records = log_records(block, f"log of branch {name!r} around serial {serial}")
+            if not first <= serial < first + len(records):
+                return
+            for place in range(serial - first, -1, -1):
+                yield bytes(records[place])
+            serial = first - 1
+
+    def _log_block(self, name: str, serial: int) -> bytes | None:
+        """The block with the greatest first serial that is not above ``serial``."""
+        key, stem = log_key(name, serial), log_key(name, 0)[:-8]
+        with (
+            self._lock,
+            self._transaction(f"reading the log of {name!r}") as txn,
+            txn.cursor(db=self._log) as cursor,
+        ):
+            found = cursor.set_range(key)
+            if not found:
+                found = cursor.last()
+            elif bytes(cursor.key()) != key:
+                found = cursor.prev()
+            if not found:
+                return None
+            at = bytes(cursor.key())
+            return bytes(cursor.value()) if at[:-8] == stem else None
+
+
+# ---- writing ----------------------------------------------------------------------------------------------------------
+
+
+class EpochError(StoreError):
+    """Another coordinator has written since: this one must not write any more."""
+
+
+class Batch:
+    """One write transaction. Everything in it is there after it, or nothing."""
+
+    def __init__(self, writer: Writer, txn: Any) -> None:
+        self._writer = writer
+        self._txn = txn
+        self.next_pack = int.from_bytes(txn.get(b"next_pack", db=writer.meta), "little")
+
+    def put_pack(self, pack: Buffer) -> int:
+        """Store a pack; returns its number."""
+        number = self.next_pack
+        self._txn.put(pack_key(number), pack, db=self._writer.packs, append=True)
+        self.next_pack = number + 1
+        self._txn.put(b"next_pack", self.next_pack.to_bytes(8, "little"), db=self._writer.meta)
+        return number
+
+    def put_log(self, name: str, first: int, block: Buffer) -> None:
+        """Store a log block whose first record has serial ``first``."""
+        if not self._txn.put(log_key(name, first), block, db=self._writer.log, overwrite=False):
+            raise CorruptError(f"branch {name!r}: L2 has a log block from serial {first} already")
+
+    def branch(self, name: str) -> BranchRow | None:
+        data = self._txn.get(name.encode(), db=self._writer.branches)
+        return None if data is None else row_decode(name, bytes(data))
+
+    def put_branch(self, row: BranchRow) -> None:
+        self._txn.put(row.name.encode(), row_encode(row), db=self._writer.branches)
+
+    def known(self, pack: Any, rows: list[int], locator: Locator) -> list[int]:
+        """Those of a new pack's rows whose id L2 holds already, in the order given."""
+        view = ffi.buffer(pack, PACK_HEADER.size + (rows[-1] + 1) * PACK_ROW.size)
+        found = []
+        for row in rows:
+            at = PACK_HEADER.size + row * PACK_ROW.size
+            id = view[at : at + _ID_SIZE]
+            for number, place in locator.find(id):
+                older = self._txn.get(pack_key(number), db=self._writer.packs)
+                if older is not None and pack_has(older, place, id):
+                    found.append(row)
+                    break
+        return found
+
+
+class Writer:
+    """L2 as the coordinator writes it: the only one, by the coordinator lock. Not thread-safe.
+
+    ``sync=False`` is for ephemeral stores, which nobody reads after a power loss.
+    """
+
+    def __init__(self, store: StorePaths, *, sync: bool) -> None:
+        self._paths = store
+        self._sync = sync
+        self.epoch = 0
+        self._env: Any = None
+        self.reopen()
+
+    def reopen(self) -> None:
+        """Open the environment (again, after a failed commit)."""
+        self.close()
+        with translated(f"opening {self._paths.db}"):
+            self._env = _environment(self._paths.db, readonly=False, sync=self._sync)
+            self.packs, self.log, self.branches, self.meta = (
+                self._env.open_db(name, create=False) for name in _DATABASES
+            )
+
+    def close(self) -> None:
+        env, self._env = self._env, None
+        if env is not None:
+            env.close()
+
+    def draw_epoch(self) -> int:
+        """Become the one who may write: nobody with a lower epoch commits after this."""
+        with translated(f"writing {self._paths.db}"), self._env.begin(write=True) as txn:
+            self.epoch = int.from_bytes(txn.get(b"epoch", db=self.meta), "little") + 1
+            txn.put(b"epoch", self.epoch.to_bytes(8, "little"), db=self.meta)
+        return self.epoch
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Batch]:
+        """A write transaction: committed and synced when the body ends, forgotten when it raises.
+
+        If leaving raises, nothing of it may be acknowledged; ``reopen`` before the next.
+        """
+        with translated(f"writing {self._paths.db}"), self._env.begin(write=True, buffers=True) as txn:
+            if int.from_bytes(txn.get(b"epoch", db=self.meta), "little") != self.epoch:
+                raise EpochError(f"{self._paths.db}: another coordinator has taken over")
+            yield Batch(self, txn)
+
+    def newest_pack(self) -> int:
+        """The newest pack's number; 0 if there is none."""
+        with self._env.begin(buffers=True) as txn, txn.cursor(db=self.packs) as cursor:
+            return int.from_bytes(cursor.key(), "big") if cursor.last() else 0
+
+    def packs_between(self, low: int, high: int) -> Iterator[tuple[int, memoryview]]:
+        """Packs low + 1 .. high, ascending; a pack's bytes are valid until the next one is asked for."""
+        with translated(f"reading {self._paths.db}"), self._env.begin(buffers=True) as txn:
+            yield from _packs_between(txn, self.packs, low, high)
+
+    def clear_dead_readers(self) -> int:
+        """Give back the reader slots of processes that died in a read transaction."""
+        with translated(f"checking the readers of {self._paths.db}"):
+            return int(self._env.reader_check())
+
+
+def boot_id() -> bytes:
+    """Names this boot of the machine, 16 bytes."""
+    text = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+    return bytes.fromhex(text.strip().replace("-", ""))

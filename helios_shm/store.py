@@ -1,0 +1,208 @@
+"""A store's directory: which files it has, what ``helios.json`` says, and where a store cannot be.
+
+    helios.json       format, uuid, when it was created, ephemeral or not; written once, last
+    db/               LMDB: packs, log, branches, meta
+    locator           hash -> (pack, row); may be missing, may be rebuilt
+    blobs/ab/cdef...  large values
+    locks/            gate, coordinator, start, participants: empty files whose kernel locks mean something
+    coordinator.log   what the coordinator has to say
+    coordinator.error why it cannot write, while it cannot
+
+Pure but for reading: lifecycle.py makes stores.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import stat
+import uuid as uuids
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import FormatError, NotFoundError, StoreError
+
+FORMAT_VERSION = 1
+INFO_NAME = "helios.json"
+
+# statfs(2): file systems whose locks or mappings do not hold between machines, or not at all.
+_NETWORK_FILE_SYSTEMS = {
+    0x6969: "NFS",
+    0x517B: "SMB",
+    0xFF534D42: "CIFS",
+    0xFE534D42: "SMB2",
+    0x01021997: "9p",
+    0x00C36400: "Ceph",
+    0x47504653: "GPFS",
+    0x0BD00BD0: "Lustre",
+    0x5346414F: "AFS",
+    0x73757245: "Coda",
+    0x7461636F: "OCFS2",
+    0x01161970: "GFS2",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StorePaths:
+    """The files of the store at ``root``, an absolute path; they need not exist."""
+
+    root: Path
+
+    @property
+    def info(self) -> Path:
+        return self.root / INFO_NAME
+
+    @property
+    def db(self) -> Path:
+        return self.root / "db"
+
+    @property
+    def locator(self) -> Path:
+        return self.root / "locator"
+
+    @property
+    def blobs(self) -> Path:
+        return self.root / "blobs"
+
+    @property
+    def locks(self) -> Path:
+        return self.root / "locks"
+
+    @property
+    def gate(self) -> Path:
+        return self.locks / "gate"
+
+    @property
+    def coordinator_lock(self) -> Path:
+        return self.locks / "coordinator"
+
+    @property
+    def start_lock(self) -> Path:
+        return self.locks / "start"
+
+    @property
+    def participants(self) -> Path:
+        return self.locks / "participants"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "coordinator.log"
+
+    @property
+    def error_note(self) -> Path:
+        return self.root / "coordinator.error"
+
+    @staticmethod
+    def of(path: str | os.PathLike[str]) -> StorePaths:
+        """The files of the store at ``path``, made absolute; symbolic links are followed, so that a store has one name."""
+        return StorePaths(Path(os.path.realpath(path)))
+
+
+@dataclass(frozen=True, slots=True)
+class StoreInfo:
+    """What ``helios.json`` says."""
+
+    uuid: bytes
+    created: str
+    ephemeral: bool
+
+
+def info_bytes(info: StoreInfo) -> bytes:
+    """``helios.json`` for a new store."""
+    fields = {
+        "format": FORMAT_VERSION,
+        "uuid": uuids.UUID(bytes=info.uuid).hex,
+        "created": info.created,
+        "ephemeral": info.ephemeral,
+    }
+    return (json.dumps({"helios_shm": fields}, indent=1) + "\n").encode()
+
+
+def info_parse(data: bytes, where: Path) -> StoreInfo:
+    """Read ``helios.json``. FormatError for anything but this version's."""
+    try:
+        fields = json.loads(data)["helios_shm"]
+        version = fields["format"]
+        if version != FORMAT_VERSION:
+            raise FormatError(
+                f"{where}: store format {version!r}; this library reads and writes format {FORMAT_VERSION}"
+            )
+        return StoreInfo(
+            uuids.UUID(hex=fields["uuid"]).bytes, str(fields["created"]), bool(fields["ephemeral"])
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FormatError(f"{where}: no description of a store: {error}") from error
+
+
+def info_read(paths: StorePaths) -> StoreInfo:
+    """What the store at ``paths`` is.
+
+    Raises NotFoundError if there is nothing (or an empty directory), FormatError if there is something else.
+    """
+    try:
+        return info_parse(paths.info.read_bytes(), paths.info)
+    except FileNotFoundError:
+        pass
+    except NotADirectoryError:
+        raise FormatError(f"{paths.root}: not a directory, so no store") from None
+    except OSError as error:
+        raise StoreError(f"reading {paths.info}: {error.strerror}") from error
+    if is_vacant(paths.root):
+        raise NotFoundError(f"{paths.root}: there is no store")
+    raise FormatError(f"{paths.root}: a directory with other contents and no {INFO_NAME}, so no store")
+
+
+def is_vacant(root: Path) -> bool:
+    """Could a store be made here: is there nothing, or an empty directory?"""
+    try:
+        return not os.listdir(root)
+    except FileNotFoundError:
+        return True
+    except NotADirectoryError:
+        return False
+    except OSError as error:
+        raise StoreError(f"reading directory {root}: {error.strerror}") from error
+
+
+def check_directory(root: Path) -> None:
+    """The store's directory must be ours, and on a file system of this machine. FormatError, StoreError."""
+    try:
+        status = os.stat(root)
+    except OSError as error:
+        raise StoreError(f"{root}: {error.strerror}") from error
+    if not stat.S_ISDIR(status.st_mode):
+        raise FormatError(f"{root}: not a directory, so no store")
+    if status.st_uid != os.geteuid():
+        raise StoreError(
+            f"{root}: belongs to user {status.st_uid}, not to user {os.geteuid()}: a store is one user's"
+        )
+    check_file_system(root)
+
+
+def check_file_system(directory: Path) -> None:
+    """Refuse a network file system: locks and mappings there do not hold. FormatError."""
+    kind = _file_system_kind(directory)
+    name = _NETWORK_FILE_SYSTEMS.get(kind)
+    if name is not None:
+        raise FormatError(
+            f"{directory}: on a network file system ({name}); a store needs a disk of this machine or tmpfs"
+        )
+
+
+def _file_system_kind(directory: Path) -> int:
+    """statfs(2)'s f_type; 0 if it cannot be told."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    words = (ctypes.c_long * 64)()
+    if libc.statfs(os.fsencode(directory), words) != 0:
+        if ctypes.get_errno() in (errno.ENOENT, errno.EACCES):
+            return 0
+        raise StoreError(f"{directory}: statfs: {os.strerror(ctypes.get_errno())}")
+    return int(words[0]) & 0xFFFFFFFF
+
+
+def identity(root: Path) -> tuple[int, int]:
+    """(device, inode) of the store's directory: tells a copy from its original."""
+    status = os.stat(root)
+    return status.st_dev, status.st_ino
