@@ -1,0 +1,306 @@
+#ifndef HELIOS_SHM_H
+#define HELIOS_SHM_H
+#include <stddef.h>
+#include <stdint.h>
+
+/* helios_shm.h - the one public header of the C core, and the cffi cdef (its only # lines are guard and includes).
+ *
+ * Thread rule of everything that takes an hs_engine or an hs_call: any thread, cffi has dropped the GIL; the engine's own
+ * mutex is held inside, never for longer than one call and never across a wait of more than 50 ms. An hs_call belongs to
+ * one thread at a time. Results come through trailing out-pointers or the call's out fields, untouched on error.
+ *
+ * Caveats. A process that was forked must call hs_engine_after_fork before anything else. Never close the file descriptor
+ * of the participants file behind the engine's back: its lock is what says that this process lives. */
+
+/* What functions return: 0 or above is success, below is one of these. */
+enum hs_status {
+    HS_OK = 0,
+    HS_NOT_FOUND = -1,  /* no such key, id, place or branch */
+    HS_MISSING = -2,    /* a node or value must be brought from L2: call->missing names it; then call again */
+    HS_WAIT = -3,       /* no room: the coordinator must persist and free first; then call again */
+    HS_CONFLICT = -4,   /* keys among the edits differ between base and head: call->conflicts */
+    HS_MOVED = -5,      /* the head is not what was expected */
+    HS_HEAD_IN_L2 = -6, /* the head's record is in L2 only: give it by hs_branch_provide; then call again */
+    HS_DELETED = -7,    /* the branch was deleted, or deleted and made anew, since the base */
+    HS_EXISTS = -8,     /* a branch or segment of that name exists */
+    HS_UNCHANGED = -9,  /* nothing to commit */
+    HS_CORRUPT = -10,   /* bytes that fail their checksum, hash or canonical form */
+    HS_FORMAT = -11,    /* another layout version, fingerprint, boot, store or magic */
+    HS_FULL = -12,      /* no participant slot, or no branch slot, is free */
+    HS_NO_SPACE = -13,  /* shared memory or disk is full */
+    HS_NO_MEMORY = -14, /* malloc failed */
+    HS_SYSTEM = -15,    /* a system call failed: hs_errno() of the thread */
+    HS_ARGUMENT = -16,  /* a size or pointer is out of its bounds */
+    HS_SMALL = -17,     /* the buffer is too small: call->size says what is needed */
+    HS_TIMED_OUT = -18, /* a wait ended without its event */
+    HS_REAPED = -19,    /* this process was taken for dead while it appended: begin again */
+    HS_CLOSING = -20,   /* the segment is being given up: attach again */
+    HS_CONTENDED = -21  /* a commit lost its race many times in a row: look at the clock, then call again */
+};
+const char *hs_strerror(int status);
+int hs_errno(void);
+
+/* ---- Hashing ------------------------------------------------------------------------------------------------------ */
+void hs_blake3(const uint8_t *in, size_t size, uint8_t out[32]); /* any length */
+uint64_t hs_key_hash(const void *key, size_t size); /* part of the node format: see hs_checksum.h */
+uint64_t hs_key_hash_level(uint64_t key_hash, unsigned level);
+
+/* ---- The engine: this process's attachment to a segment ------------------------------------------------------------- */
+typedef struct hs_engine hs_engine;
+
+enum hs_open_mode {
+    HS_OPEN_PARTICIPANT = 0, /* attach, or create if there is none; take a slot */
+    HS_OPEN_COORDINATOR = 1, /* attach, or create; no slot */
+    HS_OPEN_PRIVATE = 2      /* a segment in private memory: for a store that cannot be written */
+};
+typedef struct hs_open_args {
+    const char *segment_name;      /* "/helios-..." */
+    const char *participants_path; /* the file whose byte n is slot n's lock */
+    uint8_t store_uuid[16], boot_id[16];
+    uint64_t store_device, store_inode;
+    uint64_t ring_size, cache_size; /* bytes */
+    uint32_t mode, ephemeral;
+} hs_open_args;
+
+/* The caller holds the gate (HS_OPEN_PRIVATE needs none). */
+int hs_engine_open(const hs_open_args *args, hs_engine **out);
+/* Leave the slot, unmap, free. No other thread may be inside the engine. */
+void hs_engine_close(hs_engine *engine);
+/* In a forked child, before anything else: the inherited slot and chunk are the parent's; take a slot of one's own. The
+ * caller holds the gate. The node cache stays. HS_CLOSING: the segment is no longer the named one: open anew. */
+int hs_engine_after_fork(hs_engine *engine);
+/* 1 if the engine's segment is still the one its name leads to; 0 if not. */
+int hs_engine_is_named(hs_engine *engine);
+/* Say that the segment is being given up (a new participant that finds it waits and attaches anew), and remove its name. Under the gate only. */
+int hs_engine_unlink(hs_engine *engine);
+
+typedef struct hs_engine_stats {
+    uint64_t hits, misses, puts, commits; /* of all living participants together */
+    uint64_t blocks_hashed;               /* BLAKE3 compressions by this process's tree and values */
+    uint64_t cache_nodes, cache_bytes;
+    uint64_t rounds_started, rounds_done;
+    uint64_t coordinator_pid;
+    uint32_t participants, chunks, chunks_free, chunks_busy, chunks_idle, chunks_sealed;
+    uint64_t unpersisted_bytes,
+        persist_lag_ns; /* lag: since the last round was done, while anything is unpersisted */
+    uint64_t ring_size;
+    uint64_t segment_nonce;
+} hs_engine_stats;
+int hs_engine_stats_get(hs_engine *engine, hs_engine_stats *out);
+/* Which participants hold a chunk now: pids, at most capacity; returns how many. */
+int hs_engine_busy_pids(hs_engine *engine, uint64_t *pids, uint32_t capacity);
+
+/* ---- Rounds of the drain, seen by those who wait for them ------------------------------------------------------------ */
+uint64_t hs_round_target(
+    hs_engine *engine); /* fence; the round that, once done, holds all that this process published so far */
+/* Ask for that round and sleep until it is done, at most wait_ms. HS_OK, HS_TIMED_OUT. Probe the coordinator in between. */
+int hs_round_wait(hs_engine *engine, uint64_t round, unsigned wait_ms);
+
+/* ---- The coordinator's side (hs_drain.c) ------------------------------------------------------------------------------
+ * One process at a time: the one that holds the coordinator lock. A round, in this order (docs/CONCURRENCY.md has the reasons):
+ *   1 rounds_started + 1; chunk states: BUSY of a dead owner -> SEALED; remember which are SEALED   2 heads   3 cursors
+ *   4 (Python) one synced L2 transaction: packs, chains of records, branch rows   5 (Python) locator
+ *   6 marks   7 free those SEALED in 1 whose mark covers their cursor   8 free slots of the dead   9 rounds_done; wake */
+typedef struct hs_drain hs_drain;
+typedef struct hs_drain_round {
+    uint64_t round;          /* its number */
+    uint64_t bytes, entries; /* in the collected ranges, headers included; an estimate until packed */
+    uint32_t heads;          /* branch slots whose head moved since the last finished round */
+    uint32_t reaped;         /* participants found dead */
+    uint32_t chunks_free, chunks_busy, chunks_idle, chunks_sealed;
+    uint64_t damaged; /* entries passed over because their checksum failed, since open */
+} hs_drain_round;
+int hs_engine_drain(hs_engine *engine, hs_drain **out);
+void hs_drain_close(hs_drain *drain);
+int hs_drain_collect(hs_drain *drain, hs_drain_round *out); /* steps 1..3 */
+/* The next pack of the collected ranges into buffer: whole, at most capacity (>= 2 MiB). Nodes, values and blob names that are not
+ * CACHED and whose checksum holds; records are left to the chains. *size 0: none left. */
+int hs_drain_pack(hs_drain *drain, uint8_t *buffer, size_t capacity, size_t *size, uint32_t *count);
+/* Take rows out of a pack (ascending indices): what L2 has already. */
+int hs_pack_drop(uint8_t *pack, size_t *size, const uint32_t *rows, uint32_t count);
+/* Is this a whole pack of the known version? HS_OK or HS_CORRUPT; ids are not recomputed. */
+int hs_pack_validate(const uint8_t *pack, size_t size);
+/* The next moved head (HS_NOT_FOUND: none left): its slot, word, and its record's bytes (record has 66000 bytes or more). */
+int hs_drain_next_head(hs_drain *drain, uint32_t *slot, uint64_t *word, uint8_t *record, size_t capacity,
+                       size_t *record_size);
+/* The chain that ends in that head, from serial l2_serial + 1 on, oldest first, as one log block, as many as fit; *count 0: none. */
+int hs_drain_chain(hs_drain *drain, uint32_t slot, uint64_t l2_serial, uint8_t *buffer, size_t capacity,
+                   size_t *size, uint32_t *count);
+int hs_drain_finish(hs_drain *drain); /* steps 6..9, after sync and locator */
+/* 1: a moved head, an undrained range, a SEALED chunk or a dead participant. The dead are looked for at most every 100 ms unless thorough. */
+int hs_drain_has_work(hs_drain *drain, int thorough);
+int hs_drain_participants(hs_drain *drain); /* living ones, probed */
+/* gather 0: say that one sleeps, look again, sleep until rung, at most wait_ms. gather 1: sleep without saying so, woken only by an urgent waiter. */
+int hs_drain_sleep(hs_drain *drain, unsigned wait_ms, int gather);
+int hs_drain_allocate_ahead(
+    hs_drain *drain,
+    uint32_t count); /* make memory of never used chunks ahead of the writers; returns how many */
+int hs_drain_evict(
+    hs_drain *drain); /* branch tags whose head is in L2, when the table fills; returns how many */
+void hs_drain_announce(hs_drain *drain, uint64_t epoch, uint64_t pid); /* who coordinates */
+
+/* ---- The locator: hash -> (pack, row), a mapped file beside LMDB (hs_locator.c) ----------------------------------------- */
+typedef struct hs_locator hs_locator;
+typedef struct hs_locator_info {
+    uint64_t mark;       /* all packs up to here are entered */
+    uint64_t checkpoint; /* all packs up to here are on disk in this file, whatever happens to the machine */
+    uint64_t rows, capacity;
+    uint8_t boot_id[16]; /* of the boot in which mark was last moved */
+} hs_locator_info;
+/* A new file under exactly this name; writable. It grows and is repaired in one way: a new file, packs entered anew, renamed over the old one. */
+int hs_locator_create(const char *path, uint64_t capacity, const uint8_t *boot_id, hs_locator **out);
+int hs_locator_open(const char *path, int writable, hs_locator **out);
+void hs_locator_close(hs_locator *locator);
+void hs_locator_info_get(const hs_locator *locator, hs_locator_info *out);
+int hs_locator_is_named(const hs_locator *locator, const char *path); /* 1, 0 or status */
+/* Candidates for an id, newest last: pack numbers and rows, at most capacity; returns how many. Each is confirmed against the full id in the pack. */
+int hs_locator_find(const hs_locator *locator, const uint8_t *id, uint64_t *packs, uint32_t *rows,
+                    uint32_t capacity);
+/* Enter all rows of a pack; HS_WAIT: too full, grow first. Entering twice changes nothing. */
+int hs_locator_insert(hs_locator *locator, uint64_t pack, const uint8_t *bytes, size_t size);
+/* Rows of this pack whose id may be in an older one (to be confirmed). */
+int hs_locator_candidates(const hs_locator *locator, const uint8_t *pack, uint32_t *rows, uint32_t capacity);
+int hs_locator_mark(hs_locator *locator, uint64_t pack,
+                    const uint8_t *boot_id);    /* all packs up to this one are entered */
+int hs_locator_checkpoint(hs_locator *locator); /* msync; then checkpoint = mark, msync */
+
+/* ---- Processes ---------------------------------------------------------------------------------------------------------- */
+/* Start a program as a process of its own: new session, no terminal, standard input and output /dev/null, standard error
+ * appended to `log_path`, `keep_fd` (-1: none) open as descriptor 3, all others closed, working directory "/"; reaped by init. argv[0] is
+ * a path. HS_OK or HS_SYSTEM. */
+int hs_spawn_detached(const char *const *argv, const char *const *envp, const char *log_path, int keep_fd);
+
+/* ---- Crash tests ---------------------------------------------------------------------------------------------------------- */
+/* Die (action 1: SIGKILL) or stop (2: SIGSTOP) at the nth time that a labelled step is reached. label NULL: disarm. Unknown: HS_ARGUMENT. */
+int hs_step_arm(const char *label, int nth, int action);
+int hs_step_hit(const char *label);   /* for steps that are Python's */
+const char *hs_step_label(int index); /* NULL past the last */
+
+/* ---- Calls: one a thread, from a pool ------------------------------------------------------------------------------------ */
+/* What the facade's functions take from and leave to Python. `data` is Python's memory; results that are bytes go there. */
+typedef struct hs_commit_state hs_commit_state;
+typedef struct hs_call {
+    hs_engine *engine;
+    uint8_t *data;
+    uint64_t capacity;
+    /* In: what a commit says beside its edits; zero when it says nothing. */
+    const uint8_t *message, *metadata;
+    uint32_t message_size, metadata_size;
+    uint32_t no_rebase; /* fail with HS_MOVED instead of rebasing */
+    uint32_t always;    /* write a record even if nothing changed */
+    /* Out. */
+    uint8_t missing[32];   /* HS_MISSING: what to bring from L2 */
+    uint32_t missing_kind; /* enum hs_entry_kind: node or value */
+    uint8_t value_kind, codec, reserved[2];
+    uint64_t size;              /* bytes in data, or needed (HS_SMALL), or of the missing value */
+    uint64_t raw_size;          /* after decoding by codec */
+    uint8_t id[32];             /* hs_stat, hs_l1_put */
+    uint64_t keys, value_bytes; /* hs_totals, hs_count */
+    uint64_t word;              /* head word that was read or set */
+    uint8_t head_root[32];      /* HS_CONFLICT, HS_MOVED: the head that the edits were judged against */
+    uint32_t conflict;          /* HS_CONFLICT: index of the first edit in conflict */
+    uint32_t retries;           /* of the last commit */
+    hs_commit_state *
+        state; /* a commit that is suspended: go on with hs_commit_continue or end it with hs_commit_cancel */
+} hs_call;
+
+enum hs_result_flag {
+    HS_LOOK_AFTER = 1 << 28 /* set in a commit's result now and then: see that a coordinator runs */
+};
+/* Set in the size that hs_get and hs_l1_get return when data holds encoded bytes: decode by call->codec to call->raw_size bytes. */
+enum hs_size_flag { HS_ENCODED = 1 << 30 };
+
+/* ---- Reading a state -------------------------------------------------------------------------------------------------------- */
+/* The value of a key: its size, the bytes in data. HS_MISSING: the node, or the value itself (missing_kind), must come from L2; for a value
+ * call->size says its size. HS_SMALL: call->size is needed. Perhaps with HS_ENCODED. */
+int64_t hs_get(hs_call *call, const uint8_t *root, const uint8_t *key, size_t key_size);
+int hs_stat(hs_call *call, const uint8_t *root, const uint8_t *key,
+            size_t key_size);                      /* value_kind, size, id */
+int hs_totals(hs_call *call, const uint8_t *root); /* keys, value_bytes */
+/* start inclusive, stop exclusive (NULL: none). */
+int hs_count(hs_call *call, const uint8_t *root, const uint8_t *start, size_t start_size, const uint8_t *stop,
+             size_t stop_size);
+void hs_empty_root(uint8_t *out);
+
+enum hs_batch_size { HS_BATCH_COUNT = 512, HS_BATCH_KEYS = 65536, HS_BATCH_VALUES = 262144 };
+enum hs_batch_form {
+    HS_BATCH_BYTES = 0,
+    HS_BATCH_BY_ID = 1
+}; /* by id: 40 bytes {id, u64 size}; ask hs_l1_get, then L2 */
+typedef struct hs_batch {
+    uint32_t count, reserved;
+    uint32_t key_ends[512], value_ends[512]; /* HS_BATCH_COUNT */
+    uint8_t forms[512];     /* scan: enum hs_batch_form; diff: 0 added, 1 changed, 2 removed */
+    uint8_t keys[65536];    /* HS_BATCH_KEYS */
+    uint8_t values[262144]; /* HS_BATCH_VALUES */
+} hs_batch;
+enum hs_scan_flag { HS_SCAN_REVERSE = 1, HS_SCAN_KEYS = 2 };
+enum { HS_MORE = 1 };
+/* The next entries of a range: HS_OK: that was all; HS_MORE: the batch is full, go on after its last key; HS_MISSING: what is in the batch stands,
+ * bring the node, go on after the last key. */
+int hs_scan(hs_call *call, const uint8_t *root, const uint8_t *start, size_t start_size, const uint8_t *stop,
+            size_t stop_size, uint32_t flags, hs_batch *batch);
+int hs_diff(hs_call *call, const uint8_t *old_root, const uint8_t *new_root, const uint8_t *start,
+            size_t start_size, const uint8_t *stop, size_t stop_size, hs_batch *batch);
+
+/* ---- L0 and L1 ---------------------------------------------------------------------------------------------------------------- */
+int hs_node_give(hs_engine *engine, const uint8_t *id, const uint8_t *bytes,
+                 size_t size); /* a node from L2 into the cache: verified */
+/* Put a value; its id in call->id. HS_WAIT as elsewhere. cached: L2 has it already. */
+int hs_l1_put(hs_call *call, const uint8_t *bytes, size_t size);
+int hs_l1_put_cached(hs_call *call, uint32_t kind, const uint8_t *id, uint32_t codec, const uint8_t *stored,
+                     size_t stored_size, uint64_t raw_size);
+int64_t hs_l1_get(hs_call *call,
+                  const uint8_t *id); /* the size, perhaps with HS_ENCODED; HS_NOT_FOUND, HS_SMALL */
+/* Wait until room may have been made, at most wait_ms (<= 50); for HS_WAIT. */
+int hs_room_wait(hs_engine *engine, unsigned wait_ms);
+
+/* ---- Branches -------------------------------------------------------------------------------------------------------------------- */
+typedef struct hs_branch_ref {
+    uint8_t name[256];
+    uint32_t name_size;
+    uint32_t slot; /* 0xffffffff: not looked up yet */
+} hs_branch_ref;
+/* The head word (also in call->word); HS_OK, HS_FULL, HS_WAIT. */
+int hs_branch_word(hs_call *call, hs_branch_ref *branch);
+/* The record of a word into data: its size, HS_NOT_FOUND when the ring has it no more (or the word is in L2). */
+int64_t hs_record_get(hs_call *call, uint64_t word);
+/* Tell what L2's row says of the head whose word is `word`: the newest record's bytes, or size 0 when L2 knows no such branch. */
+int hs_branch_provide(hs_call *call, hs_branch_ref *branch, uint64_t word, const uint8_t *root,
+                      uint64_t serial, uint64_t sequence, uint64_t incarnation, uint32_t deleted);
+/* Heads that are in the ring: their words, from slot *slot on, at most capacity; *slot: where to go on. Returns how many. */
+int hs_branch_words(hs_engine *engine, uint32_t *slot, uint64_t *words, uint32_t capacity);
+/* Sleep until the head is not `word`, at most wait_ms (<= 50). HS_OK, HS_TIMED_OUT. */
+int hs_branch_wait(hs_call *call, hs_branch_ref *branch, uint64_t word, unsigned wait_ms);
+
+/* ---- Commits ---------------------------------------------------------------------------------------------------------------------- */
+enum hs_edit_form {
+    HS_EDIT_KIND = 0x0f, /* mask: enum hs_value_kind */
+    HS_EDIT_REMOVE = 0x80,
+    HS_EDIT_BLOB = 0x40, /* value bytes are {id[32], u64 size}: the value is a blob file */
+    HS_EDIT_LZ4 = 0x20,  /* value bytes are {id[32], u64 raw size, LZ4 block} */
+    HS_EDIT_KNOWN = 0x10 /* value bytes are {id[32], u64 size}: the value is stored already */
+};
+typedef struct hs_edits {
+    uint32_t count;
+    const uint8_t *keys; /* back to back */
+    const uint32_t *key_sizes;
+    const uint8_t *values; /* back to back */
+    const uint32_t *value_sizes;
+    const uint8_t *forms; /* enum hs_edit_form; NULL: all are plain files */
+} hs_edits;
+/* Commit edits on a base: `base` is {root[32]} and, with a branch, {root[32], u64 incarnation}. branch NULL: detached. On success: the size of the commit
+ * record in data (csrc/hs_record.h; for a detached commit as well, though nothing keeps that one), perhaps with HS_LOOK_AFTER.
+ * HS_MISSING, HS_WAIT, HS_HEAD_IN_L2, HS_CONTENDED: suspended (call->state set): do what is needed, then hs_commit_continue. Everything else ends it. What `edits`, message and metadata
+ * point to must stay in place until then. The linearisation point is the branch head's compare-and-swap. */
+int64_t hs_commit_one(hs_call *call, hs_branch_ref *branch, const uint8_t *base, const uint8_t *key,
+                      size_t key_size, const uint8_t *value, size_t value_size);
+int64_t hs_commit_many(hs_call *call, hs_branch_ref *branch, const uint8_t *base, const hs_edits *edits);
+enum hs_move { HS_MOVE_RESTORE = 1, HS_MOVE_COMPARE = 2, HS_MOVE_CREATE = 3, HS_MOVE_DELETE = 4 };
+/* Move a branch to a root that exists: RESTORE whatever the head is (a branch that is not there is made); COMPARE only if the head's root is `expected` (else HS_MOVED);
+ * CREATE only if there is no branch (else HS_EXISTS); DELETE writes the branch's last record. Results as for commits. */
+int64_t hs_commit_root(hs_call *call, hs_branch_ref *branch, uint32_t move, const uint8_t *root,
+                       const uint8_t *expected);
+int64_t hs_commit_continue(hs_call *call);
+void hs_commit_cancel(hs_call *call);
+#endif
