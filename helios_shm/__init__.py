@@ -1,0 +1,50 @@
+"""helios_shm: a shared-memory multiprocess state runtime. README.md has an example; ARCHITECTURE.md the way through the code."""
+
+from .branch import Branch
+from .commit import Commit
+from .engine import Engine, open
+from .errors import (
+    BusyError,
+    CapacityError,
+    ClosedError,
+    ConflictError,
+    CorruptError,
+    ExistsError,
+    FormatError,
+    HeliosError,
+    NotFoundError,
+    ReadOnlyError,
+    StoreError,
+)
+from .mapping import Items, Keys, Values
+from .snapshot import Snapshot
+from .types import CommitMetrics, Conflict, Diff, Stat, Stats
+from .workspace import Workspace
+
+__all__ = [
+    "Branch",
+    "BusyError",
+    "CapacityError",
+    "ClosedError",
+    "Commit",
+    "CommitMetrics",
+    "Conflict",
+    "ConflictError",
+    "CorruptError",
+    "Diff",
+    "Engine",
+    "ExistsError",
+    "FormatError",
+    "HeliosError",
+    "Items",
+    "Keys",
+    "NotFoundError",
+    "ReadOnlyError",
+    "Snapshot",
+    "Stat",
+    "Stats",
+    "StoreError",
+    "Values",
+    "Workspace",
+    "open",
+]

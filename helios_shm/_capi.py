@@ -1,0 +1,52 @@
+"""The only importer of the compiled module: its ``ffi`` and ``lib``, and status codes turned into typed errors."""
+
+from __future__ import annotations
+
+import os
+
+from ._native import ffi, lib
+from .errors import (
+    BusyError,
+    CapacityError,
+    ClosedError,
+    CorruptError,
+    ExistsError,
+    FormatError,
+    HeliosError,
+    NotFoundError,
+    StoreError,
+)
+
+__all__ = ["check", "error", "ffi", "lib"]
+
+_ERRORS: dict[int, type[HeliosError]] = {
+    lib.HS_NOT_FOUND: NotFoundError,
+    lib.HS_WAIT: BusyError,
+    lib.HS_TIMED_OUT: BusyError,
+    lib.HS_EXISTS: ExistsError,
+    lib.HS_CORRUPT: CorruptError,
+    lib.HS_FORMAT: FormatError,
+    lib.HS_FULL: CapacityError,
+    lib.HS_NO_SPACE: CapacityError,
+    lib.HS_CLOSING: ClosedError,
+}
+
+
+def error(status: int, what: str) -> Exception:
+    """The exception that a status below zero stands for; ``what`` says what was being done to what."""
+    reason = ffi.string(lib.hs_strerror(status)).decode()
+    if status == lib.HS_NO_MEMORY:
+        return MemoryError(f"{what}: {reason}")
+    if status == lib.HS_ARGUMENT:
+        return ValueError(f"{what}: {reason}")
+    if status == lib.HS_SYSTEM:
+        number = lib.hs_errno()
+        return StoreError(f"{what}: {os.strerror(number)} (errno {number})")
+    return _ERRORS.get(status, StoreError)(f"{what}: {reason}")
+
+
+def check(status: int, what: str) -> int:
+    """Return a status of 0 or above; raise the typed error for one below."""
+    if status < 0:
+        raise error(status, what)
+    return status

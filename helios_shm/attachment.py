@@ -1,0 +1,432 @@
+"""One process's attachment to one store: the engine of the C core, its calls, L2, the coordinator, and what a fork does to them.
+
+    Engine, Branch, Snapshot, Workspace  ->  Attachment  ->  hs_engine (L0, L1)
+                                                        \\->  Reader, blobs (L2)
+
+A C function never calls back into Python. Where it lacks something it returns a status, and the loops here do what is needed
+and call again: HS_MISSING (bring a node or value from L2), HS_HEAD_IN_L2 (bring a branch's row), HS_WAIT (no room: the
+coordinator must persist first), HS_CONTENDED (look at the clock).
+
+Invariants. ``pool`` holds the calls that nobody uses; it is empty in a closed or just forked attachment, so that the hot paths, which
+pop a call from it, notice both without asking. Every wait is cut into slices, so that Ctrl-C gets through, has a
+deadline, and sees to it that a coordinator runs.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from enum import Enum
+from typing import Any, Literal
+
+from . import blobs, codec, config, lifecycle
+from ._capi import check, error, ffi, lib
+from .errors import BusyError, CapacityError, ClosedError, CorruptError, NotFoundError
+from .l2 import BranchRow, Reader
+
+RECORD_BYTES_MAX = 66048
+_CALL_DATA_BYTES = 128 << 10
+_SEEN_ONCE_MAX = 8192
+WORD_IN_L2 = 1 << 63
+
+
+class Stale(Enum):
+    """The answer of ``row_of`` when the head moved while L2 was asked."""
+
+    STALE = 1
+
+
+class Call:
+    """An hs_call with the memory that its results go to. Used by one thread at a time."""
+
+    __slots__ = ("c", "data", "memory", "said")
+
+    def __init__(self, engine: Any, capacity: int = _CALL_DATA_BYTES) -> None:
+        self.memory = ffi.new("uint8_t[]", capacity)
+        self.data = ffi.buffer(self.memory)
+        self.c = ffi.new("hs_call *")
+        self.said: object = None  # what a commit says, kept alive while it runs
+        self.c.engine = engine
+        self.c.data = self.memory
+        self.c.capacity = capacity
+
+
+class Deadline:
+    """A point in time after which a wait gives up; None: never."""
+
+    __slots__ = ("at",)
+
+    def __init__(self, seconds: float | None) -> None:
+        self.at = None if seconds is None else time.monotonic() + seconds
+
+    def passed(self) -> bool:
+        return self.at is not None and time.monotonic() >= self.at
+
+    def slice_ms(self) -> int:
+        """How long the next slice of a wait may be: what is left, at most WAIT_SLICE_MS."""
+        if self.at is None:
+            return config.WAIT_SLICE_MS
+        left = (self.at - time.monotonic()) * 1000
+        return max(0, min(config.WAIT_SLICE_MS, int(left) + 1))
+
+
+class Attachment:
+    """This process's hold on a store. Thread-safe. Shared by all engines of the process that opened the same store."""
+
+    def __init__(self, paths: lifecycle.StorePaths, *, readonly: bool, l1_bytes: int | None) -> None:
+        self.paths = paths
+        self.identity = lifecycle.identify(paths)
+        self.uuid = self.identity.uuid
+        self.readonly = readonly
+        self.users = 0
+        self.pool: list[Call] = []
+        self._batches: list[Any] = []
+        self._made = 0
+        self._l1_bytes = l1_bytes
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._closed = False
+        self._engine: Any = None
+        self._seen_once: set[bytes] = set()
+        # A store on a file system that cannot be written has no coordinator and no other processes' commits.
+        self.private = not lifecycle.is_writable(paths)
+        self.reader = Reader(paths, lock=not self.private)
+        self._attach()
+        _attachments.add(self)
+
+    # --- attaching, forking, closing ---
+
+    def _open_args(self) -> tuple[Any, list[Any]]:
+        args = ffi.new("hs_open_args *")
+        keep = [
+            ffi.new("char[]", self.identity.segment_name.encode()),
+            ffi.new("char[]", os.fsencode(self.paths.participants)),
+        ]
+        args.segment_name, args.participants_path = keep
+        ffi.memmove(args.store_uuid, self.identity.uuid, 16)
+        ffi.memmove(args.boot_id, self.identity.boot_id, 16)
+        args.store_device, args.store_inode = self.identity.device, self.identity.inode
+        args.ring_size = lifecycle.ring_bytes(self._l1_bytes) if not self.private else config.L1_BYTES_MIN
+        args.cache_size = config.CACHE_BYTES
+        args.mode = lib.HS_OPEN_PRIVATE if self.private else lib.HS_OPEN_PARTICIPANT
+        args.ephemeral = self.identity.ephemeral
+        return args, keep
+
+    def _attach(self) -> None:
+        """Take part in the store's segment, making it if there is none; see that a coordinator runs."""
+        args, _keep = self._open_args()
+        out = ffi.new("hs_engine **")
+        what = f"cannot attach to the shared memory of {self.paths.root}"
+        if self.private:
+            check(lib.hs_engine_open(args, out), what)
+        else:
+            deadline = Deadline(config.OPEN_DEADLINE)
+            while True:
+                with lifecycle.gate(self.paths, deadline.at):
+                    status = lib.hs_engine_open(args, out)
+                if status != lib.HS_FULL or deadline.passed():
+                    break
+                # Slots of the dead are freed by the coordinator.
+                lifecycle.ensure_coordinator(self.paths)
+                time.sleep(config.WAIT_SLICE_MS / 1000)
+            if status == lib.HS_FULL:
+                raise CapacityError(
+                    f"{what}: all slots for processes are taken; close engines that are not needed"
+                )
+            if status == lib.HS_NO_SPACE:
+                raise CapacityError(
+                    f"{what}: /dev/shm has no room for {args.ring_size} bytes; pass a smaller l1_bytes to open(), "
+                    "or enlarge /dev/shm (docker run --shm-size)"
+                )
+            check(status, what)
+        self._engine = out[0]
+        self._pid = os.getpid()
+        if not self.private:
+            lifecycle.ensure_coordinator(self.paths)
+
+    def after_fork_in_child(self) -> None:
+        """Nothing of the parent's may be used; what is needed is made on first use."""
+        self.pool = []
+        self._batches = []
+        self._made = 0
+        self._lock = threading.Lock()
+
+    def _reattach(self) -> None:
+        """In a forked child, on first use: an LMDB environment, a slot and a chunk of its own."""
+        self.reader.abandon()
+        self.reader = Reader(self.paths, lock=not self.private)
+        if self.private:
+            self._attach()
+            return
+        with lifecycle.gate(self.paths, Deadline(config.OPEN_DEADLINE).at):
+            status = lib.hs_engine_after_fork(self._engine)
+        if status == lib.HS_CLOSING or status == lib.HS_FULL:
+            # The parent and everybody else has gone, and the segment with them; or no slot is free just now.
+            self._attach()
+        else:
+            check(status, f"cannot attach to the shared memory of {self.paths.root} in a forked process")
+            self._pid = os.getpid()
+
+    def acquire(self) -> Call:
+        """A call, when the pool has none: a new one, after whatever a fork or a close asks for."""
+        with self._lock:
+            if self._closed:
+                raise ClosedError(f"the engine of {self.paths.root} is closed")
+            if self._pid != os.getpid():
+                self._reattach()
+            try:
+                return self.pool.pop()
+            except IndexError:
+                self._made += 1
+                return Call(self._engine)
+
+    def call(self) -> Call:
+        """A call from the pool; give it back with ``pool.append``."""
+        try:
+            return self.pool.pop()
+        except IndexError:
+            return self.acquire()
+
+    @property
+    def engine(self) -> Any:
+        """The hs_engine, attached in this process."""
+        if self._closed or self._pid != os.getpid():
+            self.pool.append(self.acquire())
+        return self._engine
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    @property
+    def attached_here(self) -> bool:
+        """Was it used in this process (rather than only inherited through a fork)?"""
+        return self._pid == os.getpid()
+
+    def close(self) -> None:
+        """Leave the store. Waits for calls of other threads to come back; idempotent."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        _attachments.discard(self)
+        if self._pid != os.getpid():
+            self.reader.abandon()
+            return
+        returned = 0
+        while returned < self._made:  # calls inside other threads end within a slice of a wait
+            try:
+                self.pool.pop()
+                returned += 1
+            except IndexError:
+                time.sleep(0.001)
+        lib.hs_engine_close(self._engine)
+        self._engine = None
+        self.reader.close()
+
+    # --- doing what a status asks for ---
+
+    def resolve(self, call: Call) -> None:
+        """After HS_MISSING for a node: bring it from L2 into the node cache."""
+        node = ffi.buffer(call.c.missing)[:]
+        entry = self.reader.get(node)
+        if entry is None or entry.kind != lib.HS_ENTRY_NODE:
+            raise NotFoundError(f"no node {node.hex()} in {self.paths.root}")
+        check(
+            lib.hs_node_give(self._engine, node, entry.raw, len(entry.raw)),
+            f"node {node.hex()} of {self.paths.root}",
+        )
+        self._second_read(lib.HS_ENTRY_NODE, node, entry.raw)
+
+    def _second_read(self, kind: int, id: bytes, raw: bytes) -> None:
+        """What is read from L2 for the second time goes (back) to L1, best effort."""
+        if id not in self._seen_once:
+            if len(self._seen_once) >= _SEEN_ONCE_MAX:
+                self._seen_once.clear()
+            self._seen_once.add(id)
+            return
+        if self.private or len(raw) >= config.BLOB_BYTES_MIN:
+            return
+        call = self.call()
+        try:
+            lib.hs_l1_put_cached(call.c, kind, id, 0, raw, len(raw), len(raw))
+        finally:
+            self.pool.append(call)
+
+    def run(self, call: Call, function: Callable[..., int], *args: Any) -> int:
+        """Call a reading function until it needs nothing from L2 any more."""
+        while True:
+            status = function(call.c, *args)
+            if status != lib.HS_MISSING or call.c.missing_kind != lib.HS_ENTRY_NODE:
+                return status
+            self.resolve(call)
+
+    def load_value(self, id: bytes, size: int) -> bytes:
+        """A value by id: from L1, else from L2, else from its blob file."""
+        raw = self.from_l1(id)
+        if raw is not None:
+            return raw
+        if size >= config.BLOB_BYTES_MIN:
+            view = blobs.read(self.paths, id, size)
+            if view is not None:
+                return view.tobytes()
+        entry = self.reader.get(id)
+        if entry is not None and entry.kind == lib.HS_ENTRY_VALUE:
+            self._second_read(lib.HS_ENTRY_VALUE, id, entry.raw)
+            return entry.raw
+        view = blobs.read(self.paths, id, size)
+        if view is None:
+            raise CorruptError(f"value {id.hex()} ({size} bytes) is nowhere in {self.paths.root}")
+        return view.tobytes()
+
+    def load_buffer(self, id: bytes, size: int) -> memoryview:
+        """A value by id, without a copy where it is a blob file."""
+        if size >= config.BLOB_BYTES_MIN:
+            view = blobs.read(self.paths, id, size)
+            if view is not None:
+                return view
+        return memoryview(self.load_value(id, size))
+
+    def from_l1(self, id: bytes) -> bytes | None:
+        """A value by id if L1 has it."""
+        call = self.call()
+        try:
+            n = lib.hs_l1_get(call.c, id)
+            if n == lib.HS_NOT_FOUND:
+                return None
+            if n == lib.HS_SMALL:
+                large = Call(self._engine, int(call.c.size))
+                n = lib.hs_l1_get(large.c, id)
+                return self.decoded(large, n) if n >= 0 else None
+            return self.decoded(call, check(n, f"value {id.hex()}"))
+        finally:
+            self.pool.append(call)
+
+    def decoded(self, call: Call, n: int) -> bytes:
+        """The bytes of a size that hs_get or hs_l1_get returned."""
+        if n < lib.HS_ENCODED:
+            return bytes(call.data[:n])
+        stored = call.data[: n - lib.HS_ENCODED]
+        return codec.decode(call.c.codec, stored, int(call.c.raw_size))
+
+    def take_batch(self) -> Any:
+        """An hs_batch; give it back with ``give_batch``."""
+        try:
+            return self._batches.pop()
+        except IndexError:
+            return ffi.new("hs_batch *")
+
+    def give_batch(self, batch: Any) -> None:
+        self._batches.append(batch)
+
+    # --- branches: heads that only L2 has ---
+
+    def provide_head(self, call: Call, ref: Any) -> None:
+        """After HS_HEAD_IN_L2: tell the core what L2's row says of the head word that it saw (``call.c.word``)."""
+        word = int(call.c.word)
+        row = self.row_of(ffi.buffer(ref.name, ref.name_size)[:].decode(), word)
+        if row is None:
+            lib.hs_branch_provide(call.c, ref, word, empty_root(), 0, 0, 0, 0)
+        elif row is not Stale.STALE:
+            lib.hs_branch_provide(
+                call.c, ref, word, row.root, row.serial, row.sequence, row.incarnation, row.deleted
+            )
+
+    def row_of(self, name: str, word: int) -> BranchRow | None | Literal[Stale.STALE]:
+        """L2's row for a head word that the ring has no record of.
+
+        None: L2 knows no such branch. STALE: the row is another head's, so the head has moved meanwhile; load it anew.
+        """
+        row = self.reader.branch(name)
+        if word & WORD_IN_L2 or (row is not None and row.word == word):
+            return row
+        return Stale.STALE
+
+    # --- waiting ---
+
+    def wait_for_room(self, deadline: Deadline, what: str) -> None:
+        """After HS_WAIT: a slice of waiting for the coordinator to make room. Raises CapacityError at the deadline."""
+        if self.private:
+            raise CapacityError(f"{what}: the store cannot be written, and its private memory is full")
+        if deadline.passed():
+            raise CapacityError(f"{what}: shared memory stayed full; {self._who_holds_what()}")
+        lifecycle.ensure_coordinator(self.paths)
+        lib.hs_room_wait(self._engine, deadline.slice_ms())
+
+    def wait_durable(self, deadline: Deadline, what: str) -> None:
+        """Wait until all that this process published so far is in L2, synced. Raises BusyError at the deadline."""
+        if self.private:
+            return
+        target = lib.hs_round_target(self.engine)
+        while lib.hs_round_wait(self._engine, target, deadline.slice_ms()) != lib.HS_OK:
+            if deadline.passed():
+                raise BusyError(
+                    f"{what}: the coordinator has not confirmed it in time; {self._who_holds_what()}"
+                )
+            lifecycle.ensure_coordinator(self.paths)
+
+    def look_after(self) -> None:
+        """Now and then: see that a coordinator runs."""
+        if not self.private:
+            lifecycle.ensure_coordinator(self.paths)
+
+    def _who_holds_what(self) -> str:
+        stats = self.stats()
+        pids = ffi.new("uint64_t[]", 64)
+        count = lib.hs_engine_busy_pids(self._engine, pids, 64)
+        holders = ", ".join(str(int(pids[i])) for i in range(count)) or "no process"
+        reason = lifecycle.coordinator_error(self.paths)
+        return (
+            f"coordinator {int(stats.coordinator_pid) or 'none'}, {int(stats.unpersisted_bytes)} bytes not yet persisted, "
+            f"{int(stats.chunks_free)} of {int(stats.chunks)} chunks free, chunks held by {holders}"
+            + (f"; the coordinator reports: {reason}" if reason else f"; see {self.paths.log}")
+        )
+
+    def stats(self) -> Any:
+        """The core's counters, a struct hs_engine_stats."""
+        out = ffi.new("hs_engine_stats *")
+        check(lib.hs_engine_stats_get(self.engine, out), "statistics")
+        return out
+
+
+def empty_root() -> bytes:
+    """The id of the empty state."""
+    out = ffi.new("uint8_t[32]")
+    lib.hs_empty_root(out)
+    return bytes(ffi.buffer(out))
+
+
+def suspended(
+    attachment: Attachment, call: Call, ref: Any, status: int, deadline: Deadline, what: str
+) -> None:
+    """Do what a suspended commit asks for, so that it can go on; on an exception the caller cancels it."""
+    if status == lib.HS_MISSING:
+        attachment.resolve(call)
+    elif status == lib.HS_HEAD_IN_L2:
+        attachment.provide_head(call, ref)
+    elif status == lib.HS_WAIT:
+        attachment.wait_for_room(deadline, what)
+    elif status == lib.HS_CONTENDED:
+        if deadline.passed():
+            raise BusyError(f"{what}: the branch's head moved faster than this commit could follow")
+    else:
+        raise error(status, what)
+
+
+_attachments: weakref.WeakSet[Attachment] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for attachment in list(_attachments):
+        attachment.after_fork_in_child()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def iter_attachments() -> Iterator[Attachment]:
+    """The open attachments of this process."""
+    return iter([attachment for attachment in list(_attachments) if not attachment.closed])

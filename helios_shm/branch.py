@@ -1,0 +1,368 @@
+"""A branch: a name for a moving head.
+
+    head word (shared, moved by compare-and-swap) -> commit record (ring, later L2's log) -> root
+
+A handle remembers the last record that it read together with its head word; words are unique for ever, so an unchanged word means
+an unchanged head.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from datetime import datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from . import config
+from ._capi import check, error, ffi, lib
+from .attachment import WORD_IN_L2, Attachment, Deadline, Stale, empty_root
+from .commit import Commit, RecordHead, commit_from_record, record_head
+from .errors import CapacityError, ExistsError, NotFoundError
+from .snapshot import Snapshot, make_snapshot
+from .types import JSON
+from .workspace import Said, Workspace, continued, read_only_error, silence
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+_NO_SLOT = 0xFFFFFFFF
+_NO_INCARNATION = bytes(8)
+_new = object.__new__
+
+
+class Branch:
+    """A handle on a branch. Thread-safe, picklable. The branch itself begins with its first commit."""
+
+    __slots__ = ("__weakref__", "_attachment", "_known", "_name", "_ref")
+
+    _attachment: Attachment
+    _name: str
+    _ref: Any  # hs_branch_ref
+    _known: tuple[
+        int, bytes | None
+    ]  # head word and its record's bytes; None: no such branch (yet, or any more)
+
+    def __init__(self) -> None:
+        raise TypeError("branches come from Engine.branch()")
+
+    @property
+    def name(self) -> str:
+        """1..255 bytes of UTF-8."""
+        return self._name
+
+    @property
+    def engine(self) -> Engine:
+        """An engine over the store that this branch is in."""
+        from .engine import engine_of
+
+        return engine_of(self._attachment)
+
+    def __repr__(self) -> str:
+        return f"<Branch {self._name!r} of {os.fspath(self._attachment.paths.root)}>"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Branch):
+            return NotImplemented
+        return self._name == other._name and self._attachment.uuid == other._attachment.uuid
+
+    def __hash__(self) -> int:
+        return hash((self._name, self._attachment.uuid))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from .engine import restore_branch
+
+        attachment = self._attachment
+        return restore_branch, (attachment.uuid, os.fspath(attachment.paths.root), self._name)
+
+    # --- the head ---
+
+    def _word(self) -> int:
+        attachment = self._attachment
+        deadline = Deadline(config.COMMIT_DEADLINE)
+        call = attachment.call()
+        try:
+            while (status := lib.hs_branch_word(call.c, self._ref)) in (lib.HS_WAIT, lib.HS_FULL):
+                # The coordinator is making room in the table of branches, or must.
+                if deadline.passed():
+                    raise CapacityError(f"branch {self._name!r}: the shared table of branches stays full")
+                attachment.wait_for_room(deadline, f"branch {self._name!r}")
+            check(status, f"branch {self._name!r}")
+            return int(call.c.word)
+        finally:
+            attachment.pool.append(call)
+
+    def _head_record(self) -> bytes | None:
+        """The newest commit record (deleted ones included), or None: there never was such a branch."""
+        while True:
+            word = self._word()
+            known_word, known = self._known
+            if word == known_word and not (word & WORD_IN_L2 and self._attachment.private):
+                return known
+            record = self._record_of(word)
+            if not isinstance(record, Stale):
+                self._known = (word, record)
+                return record
+
+    def _record_of(self, word: int) -> bytes | None | Stale:
+        """The record that a head word stands for: from the ring, else L2's newest."""
+        record = self._ring_record(word)
+        if record is not None:
+            return record
+        row = self._attachment.row_of(self._name, word)
+        if row is None or isinstance(row, Stale):
+            return row
+        for record in self._attachment.reader.records(self._name, row.serial):
+            return record
+        return Stale.STALE
+
+    def _ring_record(self, word: int) -> bytes | None:
+        if word & WORD_IN_L2:
+            return None
+        attachment = self._attachment
+        call = attachment.call()
+        try:
+            n = lib.hs_record_get(call.c, word)
+            if n == lib.HS_NOT_FOUND:
+                return None
+            return bytes(call.data[: check(n, f"a commit record of branch {self._name!r}")])
+        finally:
+            attachment.pool.append(call)
+
+    def _live_record(self) -> bytes | None:
+        """The head's record, if the branch exists."""
+        record = self._head_record()
+        return None if record is None or record_head(record).deleted else record
+
+    def _existing(self) -> bytes:
+        record = self._live_record()
+        if record is None:
+            raise NotFoundError(
+                f"branch {self._name!r} has no commit (or was deleted) in {self._attachment.paths.root}"
+            )
+        return record
+
+    @property
+    def head(self) -> Snapshot:
+        """The newest committed state; the empty state before the first commit. Cost: one C call."""
+        record = self._live_record()
+        return make_snapshot(self._attachment, empty_root() if record is None else record_head(record).root)
+
+    @property
+    def last_commit(self) -> Commit:
+        """The newest commit. Raises NotFoundError before the first."""
+        return commit_from_record(self._existing(), self._attachment)
+
+    # --- changing ---
+
+    def fork(self) -> Workspace:
+        """A private copy of the head whose commits move this branch. O(1)."""
+        record = self._live_record()
+        workspace: Workspace = _new(Workspace)
+        workspace._attachment = self._attachment
+        workspace._branch = self
+        if record is None:
+            workspace._base = empty_root() + _NO_INCARNATION
+        else:
+            workspace._base = record[16:56]
+        workspace._edits = {}
+        return workspace
+
+    def transaction(
+        self,
+        message: str = "",
+        *,
+        metadata: Mapping[str, JSON] | None = None,
+        durable: bool = False,
+        rebase: bool = True,
+    ) -> AbstractContextManager[Workspace]:
+        """``with branch.transaction() as ws:``: fork, run the body once, commit on leaving it; after an exception nothing is
+        committed. Snapshot-isolated. Raises what ``Workspace.commit`` raises."""
+        return _Transaction(self, message, metadata, durable, rebase)
+
+    def restore(self, snapshot: Snapshot, message: str = "") -> Commit:
+        """Make a snapshot the head by a new commit, whatever the head is now. Later commits stay in the log."""
+        return self._move(lib.HS_MOVE_RESTORE, snapshot, None, message)
+
+    def compare_and_set(self, expected: Snapshot | Commit, new: Snapshot) -> bool:
+        """If the head is ``expected``, make it ``new`` by a new commit and return True; else change nothing, return False."""
+        if isinstance(expected, Commit):
+            expected = expected.snapshot
+        try:
+            self._move(lib.HS_MOVE_COMPARE, new, expected, "")
+        except _Moved:
+            return False
+        return True
+
+    def delete(self) -> None:
+        """Remove the branch. Its commits stay readable by id; workspaces forked from it can no longer commit. Raises NotFoundError."""
+        self._move(lib.HS_MOVE_DELETE, make_snapshot(self._attachment, empty_root()), None, "")
+
+    def _create(self, snapshot: Snapshot) -> None:
+        self._move(lib.HS_MOVE_CREATE, snapshot, None, "")
+
+    def _move(self, move: int, snapshot: Snapshot, expected: Snapshot | None, message: str) -> Commit:
+        attachment = self._attachment
+        if attachment.readonly:
+            raise read_only_error(attachment)
+        for each in (snapshot, expected):
+            if each is not None and not isinstance(each, Snapshot):
+                raise TypeError(f"a branch moves between snapshots, not {type(each).__name__}")
+            if each is not None and each._attachment.uuid != attachment.uuid:
+                raise NotFoundError(f"snapshot {each.id} is in another store, {each._attachment.paths.root}")
+        said = Said(message, None)
+        call = attachment.call()
+        what = f"branch {self._name!r}"
+        try:
+            said.tell(call)
+            n = lib.hs_commit_root(
+                call.c, self._ref, move, snapshot._root, ffi.NULL if expected is None else expected._root
+            )
+            n = continued(attachment, call, self._ref, n, what)
+            record = bytes(call.data[: n & ~lib.HS_LOOK_AFTER]) if n > 0 else b""
+        finally:
+            silence(call)
+            attachment.pool.append(call)
+        if n == lib.HS_MOVED:
+            raise _Moved
+        if n == lib.HS_NOT_FOUND:
+            raise NotFoundError(f"{what} does not exist in {attachment.paths.root}")
+        if n == lib.HS_EXISTS:
+            raise ExistsError(f"{what} exists already in {attachment.paths.root}")
+        if n < 0:
+            raise error(n, what)
+        return commit_from_record(record, attachment)
+
+    # --- history ---
+
+    def log(self, limit: int | None = None) -> Iterator[Commit]:
+        """The branch's commits since it was (last) made, newest first, at most ``limit``."""
+        if limit is not None and limit < 0:
+            raise ValueError(f"limit is 0 or more, not {limit}")
+        return self._log(limit)
+
+    def _log(self, limit: int | None) -> Iterator[Commit]:
+        count = 0
+        for record, _ in self._records():
+            if limit is not None and count >= limit:
+                return
+            yield commit_from_record(record, self._attachment)
+            count += 1
+
+    def _records(self, below: int | None = None) -> Iterator[tuple[bytes, RecordHead]]:
+        """Records of this incarnation, newest first: along the chain while the ring has it, then L2's log."""
+        record = self._existing()
+        head = record_head(record)
+        while True:
+            yield record, head
+            if head.sequence == 1:
+                return
+            parent = self._ring_record(head.parent_word)
+            if parent is None:
+                break
+            record, head = parent, record_head(parent)
+        for record in self._attachment.reader.records(self._name, head.serial - 1):
+            head = record_head(record)
+            yield record, head
+            if head.sequence == 1:
+                return
+
+    def at(self, when: int | datetime) -> Commit:
+        """The commit of a sequence number (1, 2, ...), or the newest one at or before a point in time (aware, or local time).
+
+        Raises NotFoundError. Cost: one look-up in L2 for what is persisted.
+        """
+        if isinstance(when, bool) or not isinstance(when, int | datetime):
+            raise TypeError(
+                f"a commit is found by its sequence number or a datetime, not by {type(when).__name__}"
+            )
+        if isinstance(when, int):
+            record = self._at_sequence(when)
+        else:
+            time_ns = int(when.timestamp() * 1_000_000) * 1000 + 999
+            record = next((record for record, head in self._records() if head.time_ns <= time_ns), None)
+        if record is None:
+            raise NotFoundError(f"branch {self._name!r} has no commit {when}")
+        return commit_from_record(record, self._attachment)
+
+    def _at_sequence(self, sequence: int) -> bytes | None:
+        newest = record_head(self._existing())
+        if not 1 <= sequence <= newest.sequence:
+            return None
+        serial = newest.serial - (newest.sequence - sequence)
+        row = self._attachment.reader.branch(self._name)
+        if row is not None and row.serial >= serial:
+            return next(self._attachment.reader.records(self._name, serial), None)
+        return next((record for record, head in self._records() if head.sequence == sequence), None)
+
+    def wait(self, after: int | None = None, timeout: float | None = None) -> Commit | None:
+        """Sleep until the branch has a commit with a sequence above ``after`` (default: above the one it has now); return
+        the newest, or None after ``timeout`` seconds. Waits that come late coalesce; the newest is never missed."""
+        attachment = self._attachment
+        deadline = Deadline(timeout)
+        record = self._live_record()
+        if after is None:
+            after = 0 if record is None else record_head(record).sequence
+        while record is None or record_head(record).sequence <= after:
+            if deadline.passed():
+                return None
+            call = attachment.call()
+            try:
+                lib.hs_branch_wait(call.c, self._ref, self._known[0], deadline.slice_ms())
+            finally:
+                attachment.pool.append(call)
+            record = self._live_record()
+        return commit_from_record(record, attachment)
+
+
+class _Moved(Exception):
+    """The head was not what compare_and_set expected."""
+
+
+class _Transaction(AbstractContextManager[Workspace]):
+    __slots__ = ("_arguments", "_branch", "_workspace")
+
+    def __init__(
+        self, branch: Branch, message: str, metadata: Mapping[str, JSON] | None, durable: bool, rebase: bool
+    ) -> None:
+        self._branch = branch
+        self._arguments = (message, metadata, durable, rebase)
+
+    def __enter__(self) -> Workspace:
+        self._workspace = self._branch.fork()
+        return self._workspace
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exception: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            message, metadata, durable, rebase = self._arguments
+            self._workspace.commit(message, metadata=metadata, durable=durable, rebase=rebase)
+
+
+def make_branch(attachment: Attachment, name: str) -> Branch:
+    """The handle of a name; not looked up."""
+    if not isinstance(name, str):
+        raise TypeError(f"a branch name is a str, not {type(name).__name__}")
+    try:
+        encoded = name.encode()
+    except UnicodeEncodeError:
+        raise ValueError("the branch name holds a lone surrogate: it is no Unicode text") from None
+    if not 0 < len(encoded) <= config.BRANCH_NAME_BYTES_MAX:
+        raise ValueError(
+            f"a branch name has 1..{config.BRANCH_NAME_BYTES_MAX} bytes of UTF-8, not {len(encoded)}"
+        )
+    if any(ord(character) < 32 or character in "\x7f@" for character in name):
+        raise ValueError(
+            f"branch name {name!r} holds a control character or '@', which separates a sequence number"
+        )
+    branch: Branch = _new(Branch)
+    branch._attachment = attachment
+    branch._name = name
+    branch._known = (0, None)
+    branch._ref = ffi.new("hs_branch_ref *")
+    ffi.memmove(branch._ref.name, encoded, len(encoded))
+    branch._ref.name_size = len(encoded)
+    branch._ref.slot = _NO_SLOT
+    return branch

@@ -1,0 +1,126 @@
+"""A commit, and the commit record that it is read from.
+
+A ``Commit`` is made for every commit, so it is made lazily: it keeps the record's bytes and fills its fields when one of them is
+first asked for. To the outside it is an ordinary frozen dataclass.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+from .attachment import Attachment
+from .snapshot import Snapshot, make_snapshot
+from .types import JSON, CommitMetrics
+
+# csrc/hs_record.h: type, version, flags, name size, 0, message size, metadata size | root, incarnation | parent word,
+# serial, sequence | time, latency, new bytes, reused bytes | new nodes, changed keys, retries, 0 | parent, second parent
+_RECORD = struct.Struct("<BBHHHII 32sQ QQQ qQQQ IIII 32s32s")
+RECORD_ROOT = slice(16, 48)
+RECORD_BASE = slice(16, 56)
+_DELETED, _HAS_PARENT, _HAS_SECOND = 1, 2, 4
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordHead:
+    """The fields of a commit record that branches walk by."""
+
+    deleted: bool
+    name: str
+    root: bytes
+    incarnation: int
+    parent_word: int
+    serial: int
+    sequence: int
+    time_ns: int
+
+
+def record_head(record: bytes) -> RecordHead:
+    """Decode what a walk along a branch needs of a record."""
+    fields = _RECORD.unpack_from(record)
+    name = record[_RECORD.size : _RECORD.size + fields[3]].decode()
+    return RecordHead(
+        deleted=bool(fields[2] & _DELETED),
+        name=name,
+        root=fields[7],
+        incarnation=fields[8],
+        parent_word=fields[9],
+        serial=fields[10],
+        sequence=fields[11],
+        time_ns=fields[12],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One commit: a snapshot, where it came from, and what it cost.
+
+    ``branch`` and ``sequence`` are None for a detached commit; ``parents`` are the snapshots it was made from, newest
+    first, empty for a branch's first.
+    """
+
+    snapshot: Snapshot
+    parents: tuple[Snapshot, ...]
+    branch: str | None
+    sequence: int | None
+    time: datetime
+    message: str
+    metadata: Mapping[str, JSON]
+    metrics: CommitMetrics
+    _record: bytes = field(init=False, repr=False, compare=False)
+    _attachment: Attachment = field(init=False, repr=False, compare=False)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """A field that is asked for before the record was decoded: decode it all."""
+            if name not in _COMMIT_FIELDS:
+                raise AttributeError(f"'Commit' object has no attribute {name!r}")
+            _fill_commit(self)
+            return _COMMIT_FIELDS[name](self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Commit, tuple(getattr(self, name) for name in _COMMIT_FIELDS)
+
+
+_set_record = Commit.__dict__["_record"].__set__
+_set_attachment = Commit.__dict__["_attachment"].__set__
+_COMMIT_FIELDS = {
+    name: Commit.__dict__[name].__get__
+    for name in ("snapshot", "parents", "branch", "sequence", "time", "message", "metadata", "metrics")
+}
+
+
+def commit_from_record(record: bytes, attachment: Attachment) -> Commit:
+    """The commit that a record's bytes describe."""
+    commit: Commit = object.__new__(Commit)
+    _set_record(commit, record)
+    _set_attachment(commit, attachment)
+    return commit
+
+
+def _fill_commit(commit: Commit) -> None:
+    record, attachment = commit._record, commit._attachment
+    (_, _, flags, name_size, _, message_size, metadata_size, root, _, _, serial, sequence, time_ns, latency, new_bytes, reused,
+     new_nodes, changed, retries, _, parent, second) = _RECORD.unpack_from(record)  # fmt: skip
+    message_at = _RECORD.size + name_size
+    metadata_at = message_at + message_size
+    parents = (parent,) * bool(flags & _HAS_PARENT) + (second,) * bool(flags & _HAS_SECOND)
+    metadata = record[metadata_at : metadata_at + metadata_size]
+    fields = {
+        "snapshot": make_snapshot(attachment, root),
+        "parents": tuple(make_snapshot(attachment, root) for root in parents),
+        "branch": record[_RECORD.size : message_at].decode() if serial else None,
+        "sequence": sequence if serial else None,
+        "time": _EPOCH + timedelta(microseconds=time_ns // 1000),
+        "message": record[message_at:metadata_at].decode(),
+        "metadata": json.loads(metadata) if metadata else {},
+        "metrics": CommitMetrics(latency, new_nodes, new_bytes, reused, changed, retries),
+    }
+    for name, value in fields.items():
+        Commit.__dict__[name].__set__(commit, value)

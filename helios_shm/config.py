@@ -1,0 +1,36 @@
+"""Sizes, limits and deadlines, each with its reason; bench/README.md has the measurements behind those that were measured."""
+
+from __future__ import annotations
+
+from typing import Final
+
+KEY_BYTES_MAX: Final = 1024
+VALUE_BYTES_MAX: Final = 1 << 32
+MESSAGE_BYTES_MAX: Final = 32768
+METADATA_BYTES_MAX: Final = 32768
+BRANCH_NAME_BYTES_MAX: Final = 255
+
+# A ring this large holds about half a million nodes: the working set of a large search.
+L1_BYTES_DEFAULT: Final = 256 << 20
+L1_BYTES_MIN: Final = 4 << 20
+# Without a wish for a size, never take more than this share of what /dev/shm has left (Docker gives 64 MiB in all).
+L1_SHARE_OF_FREE_SHM: Final = 0.5
+
+# Private copies of nodes, a process.
+CACHE_BYTES: Final = 64 << 20
+
+# Values from here on are files, read by mmap.
+BLOB_BYTES_MIN: Final = 256 << 10
+# Values from here on are tried with LZ4; below it, compressing costs more than a commit.
+LZ4_BYTES_MIN: Final = 4096
+
+# Values of up to this size are remembered by the snapshot that read them, at most so many.
+READ_VALUE_BYTES_MAX: Final = 4096
+READ_VALUES_MAX: Final = 1024
+
+# Seconds.
+COMMIT_DEADLINE: Final = 30.0
+DURABLE_DEADLINE: Final = 30.0
+OPEN_DEADLINE: Final = 10.0
+# Every blocking call looks up this often: Ctrl-C gets through, a dead coordinator is noticed.
+WAIT_SLICE_MS: Final = 50

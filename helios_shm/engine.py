@@ -1,0 +1,302 @@
+"""The engine: an open store. Wires the floors below; nothing clever.
+
+Engines of one process over one store share one attachment; what was pickled finds the engine that its process has open, or opens
+the store again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from . import lifecycle
+from ._capi import check, ffi, lib
+from .attachment import Attachment, Deadline, empty_root, iter_attachments
+from .branch import Branch, make_branch
+from .commit import record_head
+from .errors import ClosedError, NotFoundError
+from .snapshot import Snapshot, make_snapshot
+from .types import Stats
+
+_ID_DIGITS = 64
+_ID_PREFIX_DIGITS_MIN = 4
+_HEX = re.compile(r"[0-9a-f]+\Z")
+_WORDS_A_CALL = 1024
+
+_open_lock = threading.RLock()
+os.register_at_fork(
+    before=_open_lock.acquire, after_in_parent=_open_lock.release, after_in_child=_open_lock.release
+)
+
+
+def open(
+    path: str | os.PathLike[str] | None,
+    *,
+    create: bool = True,
+    readonly: bool = False,
+    l1_bytes: int | None = None,
+) -> Engine:
+    """Open a store; make it if there is none.
+
+    path: the store's directory; None: an ephemeral store, never synced, gone when the last engine over it is closed.
+    create: False raises NotFoundError where there is no store.
+    readonly: changes raise ReadOnlyError; implies create=False; works on a file system that cannot be written.
+    l1_bytes: size of the shared ring in bytes (4 MiB or more), used by whoever opens the store first; default 256 MiB or half of what
+        /dev/shm has free, whichever is less.
+
+    Raises NotFoundError, FormatError (no store, another version's, a network file system), CapacityError (shared memory, slots
+    for processes), BusyError, StoreError, ReadOnlyError. Cost: a few milliseconds where a segment stands; tens where one must be made.
+    """
+    if path is not None and not isinstance(path, str | os.PathLike):
+        raise TypeError(f"a store's path is a str, a path or None, not {type(path).__name__}")
+    lifecycle.ring_bytes(l1_bytes)
+    with _open_lock:
+        if path is None:
+            if readonly:
+                raise ValueError("an ephemeral store cannot be read-only: it is new and empty")
+            lifecycle.sweep_ephemeral()
+            paths = lifecycle.create_ephemeral()
+        else:
+            paths = lifecycle.open_store(path, create=create and not readonly)
+        return _engine_over(paths, readonly, l1_bytes)
+
+
+def _engine_over(paths: lifecycle.StorePaths, readonly: bool, l1_bytes: int | None) -> Engine:
+    identity = lifecycle.identify(paths)
+    for attachment in iter_attachments():
+        theirs = attachment.identity
+        same = (theirs.uuid, theirs.device, theirs.inode) == (identity.uuid, identity.device, identity.inode)
+        if same and attachment.readonly == readonly:
+            return Engine._over(attachment)
+    return Engine._over(Attachment(paths, readonly=readonly, l1_bytes=l1_bytes))
+
+
+class Engine:
+    """An open store. A context manager; thread-safe; usable in forked children; picklable."""
+
+    __slots__ = ("__weakref__", "_attachment", "_open")
+
+    _attachment: Attachment
+    _open: bool
+
+    def __init__(self) -> None:
+        raise TypeError("engines come from helios_shm.open()")
+
+    @classmethod
+    def _over(cls, attachment: Attachment) -> Self:
+        engine = object.__new__(cls)
+        engine._attachment = attachment
+        engine._open = True
+        attachment.users += 1
+        return engine
+
+    def _live(self) -> Attachment:
+        if not self._open or self._attachment.closed:
+            raise ClosedError(f"the engine of {self._attachment.paths.root} is closed")
+        return self._attachment
+
+    @property
+    def path(self) -> Path:
+        """The store's directory, absolute."""
+        return self._attachment.paths.root
+
+    @property
+    def empty(self) -> Snapshot:
+        """The state without entries: where every state begins."""
+        return make_snapshot(self._live(), empty_root())
+
+    def __repr__(self) -> str:
+        return f"<Engine over {os.fspath(self.path)}{'' if self._open else ', closed'}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return restore_engine, (self._attachment.uuid, os.fspath(self.path))
+
+    # --- branches ---
+
+    def branch(self, name: str, *, create: bool = True, at: Snapshot | None = None) -> Branch:
+        """A handle on a branch; its first commit makes it.
+
+        create: False raises NotFoundError where there is no such branch. at: make it now, with this snapshot as its first commit; raises ExistsError if it is there.
+        """
+        branch = make_branch(self._live(), name)
+        if at is not None:
+            if not create:
+                raise ValueError("at= makes a branch; create=False forbids it")
+            branch._create(at)
+        elif not create and branch._live_record() is None:
+            raise NotFoundError(f"there is no branch {name!r} in {self.path}")
+        return branch
+
+    def branches(self, prefix: str = "") -> list[str]:
+        """The names of all branches that begin with ``prefix``, sorted."""
+        attachment = self._live()
+        if not isinstance(prefix, str):
+            raise TypeError(f"prefix is a str, not {type(prefix).__name__}")
+        # The ring first: what is persisted and reused after this look is found in L2.
+        newest = {name: (serial, deleted) for name, serial, deleted in self._ring_heads()}
+        for row in attachment.reader.branches(prefix):
+            if row.serial >= newest.get(row.name, (0, False))[0]:
+                newest[row.name] = (row.serial, row.deleted)
+        return sorted(
+            name for name, (_, deleted) in newest.items() if not deleted and name.startswith(prefix)
+        )
+
+    def _ring_heads(self) -> list[tuple[str, int, bool]]:
+        attachment = self._live()
+        slot, words = ffi.new("uint32_t *"), ffi.new("uint64_t[]", _WORDS_A_CALL)
+        found = []
+        call = attachment.call()
+        try:
+            while count := lib.hs_branch_words(attachment.engine, slot, words, _WORDS_A_CALL):
+                for i in range(count):
+                    n = lib.hs_record_get(call.c, words[i])
+                    if n != lib.HS_NOT_FOUND:
+                        head = record_head(call.data[: check(n, "a commit record")])
+                        found.append((head.name, head.serial, head.deleted))
+        finally:
+            attachment.pool.append(call)
+        return found
+
+    # --- snapshots ---
+
+    def snapshot(self, ref: str) -> Snapshot:
+        """A snapshot by its id (64 hex digits, or the first few of a state that some branch's log has), by branch (``main``), or by branch and
+        sequence (``main@17``). Raises NotFoundError; ValueError if a shortened id is ambiguous."""
+        attachment = self._live()
+        if not isinstance(ref, str):
+            raise TypeError(f"a reference is a str, not {type(ref).__name__}")
+        if not ref:
+            raise ValueError("an empty reference names nothing")
+        if len(ref) == _ID_DIGITS and _HEX.match(ref):
+            snapshot = make_snapshot(attachment, bytes.fromhex(ref))
+            try:
+                len(snapshot)
+            except NotFoundError:
+                raise NotFoundError(f"there is no snapshot {ref} in {self.path}") from None
+            return snapshot
+        name, _, sequence = ref.partition("@")
+        if sequence:
+            if not sequence.isdecimal():
+                raise ValueError(f"{ref!r}: a sequence number follows the '@'")
+            return self.branch(name, create=False).at(int(sequence)).snapshot
+        try:
+            return self.branch(name, create=False).last_commit.snapshot
+        except NotFoundError:
+            if not _HEX.match(ref) or len(ref) < _ID_PREFIX_DIGITS_MIN:
+                raise
+        return self._by_prefix(ref)
+
+    def _by_prefix(self, digits: str) -> Snapshot:
+        """The one recorded state whose id begins so. O(history)."""
+        found = set()
+        for name in self.branches():
+            for record, head in self.branch(name)._records():
+                if head.root.hex().startswith(digits):
+                    found.add(head.root)
+                del record
+        if len(found) > 1:
+            raise ValueError(
+                f"{digits!r} is ambiguous: {', '.join(sorted(root.hex()[:16] for root in found)[:4])} ..."
+            )
+        if not found:
+            raise NotFoundError(f"no branch and no recorded snapshot {digits!r} in {self.path}")
+        return make_snapshot(self._attachment, found.pop())
+
+    # --- the store as a whole ---
+
+    def sync(self, timeout: float | None = None) -> None:
+        """Wait until everything that was committed before survives power loss. Raises BusyError after ``timeout`` seconds."""
+        self._live().wait_durable(Deadline(timeout), "sync")
+
+    def stats(self) -> Stats:
+        """Counters of all processes together. Cost: a look at each slot and chunk."""
+        raw = self._live().stats()
+        looked_up = raw.hits + raw.misses
+        return Stats(
+            hit_rate=raw.hits / looked_up if looked_up else 0.0,
+            commits=int(raw.commits),
+            participants=int(raw.participants),
+            persist_lag=float(raw.persist_lag_ns) / 1e9,
+            l1_bytes=int(raw.ring_size),
+            unpersisted_bytes=int(raw.unpersisted_bytes),
+            cache_bytes=int(raw.cache_bytes),
+            blocks_hashed=int(raw.blocks_hashed),
+            coordinator_pid=int(raw.coordinator_pid) or None,
+        )
+
+    def close(self, *, sync: bool = True) -> None:
+        """Leave the store; idempotent. ``sync`` waits until all commits are durable first (not for an ephemeral store). Memoryviews stay
+        valid; everything else that came from this engine raises ClosedError once the last engine over the store is closed."""
+        if not self._open:
+            return
+        self._open = False
+        attachment = self._attachment
+        with _open_lock:
+            attachment.users -= 1
+            if attachment.users > 0 or attachment.closed:
+                return
+        try:
+            if (
+                sync
+                and not attachment.identity.ephemeral
+                and not attachment.readonly
+                and attachment.attached_here
+            ):
+                attachment.wait_durable(Deadline(None), "close")
+        finally:
+            attachment.close()
+
+    def __enter__(self) -> Self:
+        self._live()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exception: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+# --- engines for what has none at hand ---
+
+
+def engine_of(attachment: Attachment) -> Engine:
+    """An engine over an attachment that somebody else keeps open."""
+    if attachment.closed:
+        raise ClosedError(f"the engine of {attachment.paths.root} is closed")
+    engine = Engine._over(attachment)
+    attachment.users -= 1  # it does not keep the attachment open
+    return engine
+
+
+def _attachment_for(uuid: bytes, path: str) -> Attachment:
+    """The open attachment to a store, or a new one that stays open until the process ends."""
+    with _open_lock:
+        for attachment in iter_attachments():
+            if attachment.uuid == uuid:
+                return attachment
+        try:
+            paths = lifecycle.open_store(path, create=False)
+            if lifecycle.identify(paths).uuid != uuid:
+                raise NotFoundError("another store is there now")
+            return _engine_over(paths, False, None)._attachment
+        except NotFoundError as error:
+            raise NotFoundError(f"store {uuid.hex()} is not open here and not at {path}: {error}") from None
+
+
+def restore_engine(uuid: bytes, path: str) -> Engine:
+    """Unpickle an engine."""
+    return Engine._over(_attachment_for(uuid, path))
+
+
+def restore_snapshot(uuid: bytes, path: str, root: bytes) -> Snapshot:
+    """Unpickle a snapshot."""
+    return make_snapshot(_attachment_for(uuid, path), root)
+
+
+def restore_branch(uuid: bytes, path: str, name: str) -> Branch:
+    """Unpickle a branch."""
+    return make_branch(_attachment_for(uuid, path), name)

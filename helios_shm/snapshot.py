@@ -1,0 +1,342 @@
+"""A snapshot: an immutable, content-addressed, ordered mapping from path to bytes.
+
+    Snapshot = (attachment, 32-byte root id) + the values that were read through it (a small dict)
+
+Two snapshots are equal when their ids are; a pickled one is {store uuid, path, id}.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from . import config
+from ._capi import check, ffi, lib
+from .attachment import Attachment
+from .errors import NotFoundError
+from .mapping import EVERYTHING, Bounds, Items, Keys, Values, bounds_of, encode_path
+from .types import KINDS, Diff, Stat
+
+if TYPE_CHECKING:
+    from .engine import Engine
+    from .workspace import Workspace
+
+_get = lib.hs_get
+_ENCODED = lib.HS_ENCODED
+
+
+class Snapshot(Mapping[str, bytes]):
+    """An immutable state. Reading takes no lock and never sees anything but this state.
+
+    Thread-safe; picklable (as 32 bytes and where the store is); hashable. An empty snapshot is a valid state: never test one for truth.
+    """
+
+    __slots__ = ("__weakref__", "_attachment", "_read", "_root")
+
+    _attachment: Attachment
+    _root: bytes
+    _read: dict[str, bytes]
+
+    def __init__(self) -> None:
+        raise TypeError("snapshots come from commits and from Engine.snapshot()")
+
+    # --- what it is ---
+
+    @property
+    def id(self) -> str:
+        """The BLAKE3 of the root node, 64 hex digits. Equal states have equal ids, in every process and store."""
+        return self._root.hex()
+
+    @property
+    def engine(self) -> Engine:
+        """An engine over the store that this snapshot is in."""
+        from .engine import engine_of
+
+        return engine_of(self._attachment)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all values together. O(1)."""
+        return self._totals()[1]
+
+    def __len__(self) -> int:
+        return self._totals()[0]
+
+    def _totals(self) -> tuple[int, int]:
+        attachment = self._attachment
+        call = attachment.call()
+        try:
+            check(attachment.run(call, lib.hs_totals, self._root), f"snapshot {self.id}")
+            return int(call.c.keys), int(call.c.value_bytes)
+        finally:
+            attachment.pool.append(call)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Snapshot):
+            return self._root == other._root
+        return Mapping.__eq__(self, other)
+
+    def __hash__(self) -> int:
+        return hash(self._root)
+
+    def __repr__(self) -> str:
+        return f"<Snapshot {self.id[:12]} of {os.fspath(self._attachment.paths.root)}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from .engine import restore_snapshot
+
+        attachment = self._attachment
+        return restore_snapshot, (attachment.uuid, os.fspath(attachment.paths.root), self._root)
+
+    # --- single entries ---
+
+    def __getitem__(self, path: str, /) -> bytes:
+        """The value of a path. Raises KeyError. Cost: a dict look-up when read before, else one C call."""
+        try:
+            return self._read[path]
+        except KeyError:
+            pass
+        try:
+            key = path.encode()
+        except (AttributeError, UnicodeEncodeError):
+            return self._absent(path)
+        attachment = self._attachment
+        try:
+            call = attachment.pool.pop()
+        except IndexError:
+            call = attachment.acquire()
+        n = _get(call.c, self._root, key, len(key))
+        if 0 <= n < _ENCODED:
+            value: bytes = call.data[:n]
+            attachment.pool.append(call)
+        else:
+            value = self._get_slowly(call, n, path, key)
+        if n <= config.READ_VALUE_BYTES_MAX:
+            read = self._read
+            if len(read) >= config.READ_VALUES_MAX:
+                read.clear()
+            read[path] = value
+        return value
+
+    def _absent(self, path: object) -> bytes:
+        if not isinstance(path, str):
+            raise TypeError(f"a path is a str, not {type(path).__name__}")
+        raise KeyError(path)
+
+    def _get_slowly(self, call: Any, n: int, path: str, key: bytes) -> bytes:
+        """Whatever is not a value in the call's memory: absent, in L2, encoded, or large."""
+        attachment = self._attachment
+        try:
+            while n == lib.HS_MISSING and call.c.missing_kind == lib.HS_ENTRY_NODE:
+                attachment.resolve(call)
+                n = _get(call.c, self._root, key, len(key))
+            if n >= 0:
+                return attachment.decoded(call, n)
+            if n == lib.HS_NOT_FOUND:
+                raise KeyError(path)
+            if n == lib.HS_SMALL:
+                stat = self._stat(path)
+                return attachment.load_value(bytes.fromhex(stat.id), stat.size)
+            check(n if n != lib.HS_MISSING else 0, f"path {path!r} of snapshot {self.id}")
+            id, size = ffi.buffer(call.c.missing)[:], int(call.c.size)
+        finally:
+            attachment.pool.append(call)
+        return attachment.load_value(id, size)
+
+    def __contains__(self, path: object) -> bool:
+        if not isinstance(path, str):
+            return False
+        try:
+            self._stat(path)
+        except KeyError:
+            return False
+        return True
+
+    def _stat(self, path: str) -> Stat:
+        try:
+            key = path.encode()
+        except UnicodeEncodeError:
+            raise KeyError(path) from None
+        attachment = self._attachment
+        call = attachment.call()
+        try:
+            status = attachment.run(call, lib.hs_stat, self._root, key, len(key))
+            if status == lib.HS_NOT_FOUND:
+                raise KeyError(path)
+            check(status, f"path {path!r} of snapshot {self.id}")
+            return Stat(KINDS[call.c.value_kind], int(call.c.size), ffi.buffer(call.c.id)[:].hex())
+        finally:
+            attachment.pool.append(call)
+
+    def stat(self, path: str) -> Stat:
+        """Kind, size and BLAKE3 of a path's value, without reading the value. Raises KeyError."""
+        encode_path(path)
+        return self._stat(path)
+
+    def buffer(self, path: str) -> memoryview:
+        """A path's value as a read-only memoryview: of the mapped file, without a copy, where the value is large enough to be one. It stays valid after close."""
+        stat = self.stat(path)
+        if stat.size < config.BLOB_BYTES_MIN:
+            return memoryview(self[path])
+        return self._attachment.load_buffer(bytes.fromhex(stat.id), stat.size)
+
+    # --- ranges ---
+
+    def __iter__(self) -> Iterator[str]:
+        return self._scan_keys(EVERYTHING, False)
+
+    def __reversed__(self) -> Iterator[str]:
+        return self._scan_keys(EVERYTHING, True)
+
+    def keys(self, prefix: str = "", *, start: str | None = None, stop: str | None = None) -> Keys:
+        """The paths that begin with ``prefix``, from ``start`` (inclusive) to ``stop`` (exclusive), in order. ``len()`` costs O(log n)."""
+        return Keys(self, bounds_of(prefix, start, stop))
+
+    def items(self, prefix: str = "", *, start: str | None = None, stop: str | None = None) -> Items[bytes]:
+        """(path, value) of the same range."""
+        return Items(self, bounds_of(prefix, start, stop))
+
+    def values(self, prefix: str = "", *, start: str | None = None, stop: str | None = None) -> Values[bytes]:
+        """The values of the same range, in the order of their paths."""
+        return Values(self, bounds_of(prefix, start, stop))
+
+    def _count(self, bounds: Bounds) -> int:
+        if bounds == EVERYTHING:
+            return len(self)
+        attachment = self._attachment
+        start, stop = bounds
+        call = attachment.call()
+        try:
+            status = attachment.run(
+                call,
+                lib.hs_count,
+                self._root,
+                start,
+                len(start),
+                ffi.NULL if stop is None else stop,
+                len(stop or b""),
+            )
+            check(status, f"snapshot {self.id}")
+            return int(call.c.keys)
+        finally:
+            attachment.pool.append(call)
+
+    def _scan_keys(self, bounds: Bounds, reverse: bool) -> Iterator[str]:
+        flags = lib.HS_SCAN_KEYS | (lib.HS_SCAN_REVERSE if reverse else 0)
+        for batch in self._batches(bounds, lib.hs_scan, (self._root,), flags):
+            yield from _batch_keys(batch)
+
+    def _scan_items(self, bounds: Bounds, reverse: bool) -> Iterator[tuple[str, bytes]]:
+        flags = lib.HS_SCAN_REVERSE if reverse else 0
+        for batch in self._batches(bounds, lib.hs_scan, (self._root,), flags):
+            yield from zip(_batch_keys(batch), self._batch_values(batch), strict=True)
+
+    def _batches(
+        self, bounds: Bounds, function: Any, roots: tuple[bytes, ...], flags: int | None
+    ) -> Iterator[Any]:
+        """Batches of a range, one C call each; what is missing is brought from L2 in between."""
+        attachment = self._attachment
+        start, stop = bounds
+        if stop is not None and start >= stop:
+            return
+        reverse = flags is not None and bool(flags & lib.HS_SCAN_REVERSE)
+        extra = () if flags is None else (flags,)
+        batch = attachment.take_batch()
+        try:
+            status = lib.HS_MORE
+            while status != lib.HS_OK:
+                call = attachment.call()
+                try:
+                    end = ffi.NULL if stop is None else stop
+                    status = function(call.c, *roots, start, len(start), end, len(stop or b""), *extra, batch)
+                    if status == lib.HS_MISSING:
+                        attachment.resolve(call)
+                    else:
+                        check(status, f"snapshot {self.id}")
+                finally:
+                    attachment.pool.append(call)
+                if batch.count:
+                    last = _last_key(batch)
+                    start, stop = (start, last) if reverse else (last + b"\0", stop)
+                    yield batch
+        finally:
+            attachment.give_batch(batch)
+
+    def _batch_values(self, batch: Any) -> Iterator[bytes]:
+        count = batch.count
+        ends = ffi.unpack(batch.value_ends, count)
+        forms = ffi.buffer(batch.forms, count)[:]
+        data = ffi.buffer(batch.values, ends[-1])[:]
+        begin = 0
+        for form, end in zip(forms, ends, strict=True):
+            value = data[begin:end]
+            begin = end
+            if form == lib.HS_BATCH_BY_ID:
+                value = self._attachment.load_value(value[:32], int.from_bytes(value[32:], "little"))
+            yield value
+
+    # --- forking and comparing ---
+
+    def fork(self) -> Workspace:
+        """A private, changeable copy: O(1), whatever the size. Its commits are detached from any branch."""
+        workspace: Workspace = _new(_workspace_type)
+        workspace._attachment = self._attachment
+        workspace._branch = None
+        workspace._base = self._root
+        workspace._base_snapshot = self
+        workspace._edits = {}
+        return workspace
+
+    def diff(self, other: Snapshot, prefix: str = "") -> Diff:
+        """The paths in which ``other`` differs from this snapshot. O(changes x depth)."""
+        if not isinstance(other, Snapshot):
+            raise TypeError(f"a snapshot can be compared with a Snapshot, not with {type(other).__name__}")
+        if other._attachment.uuid != self._attachment.uuid:
+            raise NotFoundError(f"snapshot {other.id} is in another store, {other._attachment.paths.root}")
+        found: tuple[list[str], list[str], list[str]] = ([], [], [])
+        if self._root != other._root:
+            bounds = bounds_of(prefix, None, None)
+            for batch in self._batches(bounds, lib.hs_diff, (self._root, other._root), None):
+                forms = ffi.buffer(batch.forms, batch.count)[:]
+                for form, key in zip(forms, _batch_keys(batch), strict=True):
+                    found[form].append(key)
+        added, changed, removed = found
+        return Diff(self, other, tuple(added), tuple(changed), tuple(removed))
+
+
+def _batch_keys(batch: Any) -> list[str]:
+    ends = ffi.unpack(batch.key_ends, batch.count)
+    data = ffi.buffer(batch.keys, ends[-1])[:]
+    text = data.decode() if data.isascii() else None
+    begin = 0
+    keys = []
+    for end in ends:
+        keys.append(text[begin:end] if text is not None else data[begin:end].decode())
+        begin = end
+    return keys
+
+
+def _last_key(batch: Any) -> bytes:
+    count = batch.count
+    begin = batch.key_ends[count - 2] if count > 1 else 0
+    return bytes(ffi.buffer(batch.keys, batch.key_ends[count - 1])[begin:])
+
+
+def bind_workspace(workspace_type: type[Workspace]) -> None:
+    """Snapshots fork workspaces and workspaces stand on snapshots: workspace.py, which is above, says here what fork makes."""
+    global _workspace_type
+    _workspace_type = workspace_type
+
+
+_new = object.__new__
+_workspace_type: Any = None
+
+
+def make_snapshot(attachment: Attachment, root: bytes) -> Snapshot:
+    """The snapshot of a root id; not looked up."""
+    snapshot: Snapshot = _new(Snapshot)
+    snapshot._attachment = attachment
+    snapshot._root = root
+    snapshot._read = {}
+    return snapshot

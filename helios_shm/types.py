@@ -1,0 +1,81 @@
+"""Values that the library hands out: frozen, slotted, picklable. ``Commit`` has a module of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from .snapshot import Snapshot
+
+JSON: TypeAlias = Any
+Kind: TypeAlias = Literal["file", "executable", "symlink", "directory", "snapshot"]
+KINDS: tuple[Kind, ...] = ("file", "executable", "symlink", "directory", "snapshot")
+
+
+@dataclass(frozen=True, slots=True)
+class CommitMetrics:
+    """What a commit cost. Bytes are those of nodes and values that were not there before (``new_bytes``), and of the
+    state's values that did not have to be written (``reused_bytes``)."""
+
+    latency_ns: int
+    new_nodes: int
+    new_bytes: int
+    reused_bytes: int
+    changed_keys: int
+    retries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """Paths that differ between two snapshots, each tuple in order. True if there are any."""
+
+    old: Snapshot
+    new: Snapshot
+    added: tuple[str, ...]
+    changed: tuple[str, ...]
+    removed: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.changed or self.removed)
+
+    def __len__(self) -> int:
+        return len(self.added) + len(self.changed) + len(self.removed)
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """One path changed on both sides; None stands for absence."""
+
+    path: str
+    base: bytes | None
+    ours: bytes | None
+    theirs: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """An entry without its value: kind, size in bytes, and the BLAKE3 of the value in hex (what ``b3sum`` prints)."""
+
+    kind: Kind
+    size: int
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """The store as all processes together see it.
+
+    ``hit_rate`` is the share of L1 look-ups that were answered by L1 (0..1; 0 before the first). ``persist_lag`` is the age in
+    seconds of the oldest that L2 does not have yet (0 when all is persisted). Sizes are bytes.
+    """
+
+    hit_rate: float
+    commits: int
+    participants: int
+    persist_lag: float
+    l1_bytes: int
+    unpersisted_bytes: int
+    cache_bytes: int
+    blocks_hashed: int
+    coordinator_pid: int | None

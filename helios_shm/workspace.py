@@ -1,0 +1,486 @@
+"""A workspace: a private, changeable copy of a state; a dict of pending edits over a snapshot.
+
+    reads:   edits -> base snapshot            writes:   edits only
+    commit:  all edits in one C call -> a new snapshot, and on a branch its new head
+
+An edit is ``bytes`` (a plain file), None (removed), or a ``_Put`` (another kind). After a commit the workspace stands on
+the new snapshot, without edits, ready to go on.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from array import array
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from typing_extensions import Buffer
+
+from . import blobs, codec, config, hashing
+from ._capi import error, ffi, lib
+from .attachment import Attachment, Call, Deadline, suspended
+from .commit import RECORD_BASE, RECORD_ROOT, Commit, commit_from_record
+from .errors import BusyError, ConflictError, NotFoundError, ReadOnlyError
+from .mapping import EVERYTHING, Bounds, Items, Keys, Values, bounds_of, encode_path, within
+from .snapshot import Snapshot, bind_workspace, make_snapshot
+from .types import JSON, KINDS, Conflict, Kind
+
+if TYPE_CHECKING:
+    from .branch import Branch
+
+_commit_one = lib.hs_commit_one
+_LOOK_AFTER = lib.HS_LOOK_AFTER
+_NULL = ffi.NULL
+_LARGE = min(config.LZ4_BYTES_MIN, config.BLOB_BYTES_MIN)
+_new = object.__new__
+
+
+class _Put(NamedTuple):
+    """An edit of a kind other than a plain file."""
+
+    kind: int
+    value: bytes
+
+
+Edit = bytes | _Put | None
+
+
+class Workspace(MutableMapping[str, bytes]):
+    """A changeable state that nobody else sees before ``commit``. As thread-safe as a dict; it cannot be pickled: hand
+    over a snapshot instead."""
+
+    __slots__ = ("__weakref__", "_attachment", "_base", "_base_snapshot", "_branch", "_edits")
+
+    _attachment: Attachment
+    _branch: Branch | None
+    _base: bytes  # root id; on a branch, followed by the incarnation (8 bytes)
+    _base_snapshot: Snapshot
+    _edits: dict[str, Edit]
+
+    def __init__(self) -> None:
+        raise TypeError("workspaces come from Snapshot.fork() and Branch.fork()")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError("a Workspace cannot be pickled; commit it and hand over the snapshot")
+
+    def __repr__(self) -> str:
+        where = f" of branch {self._branch.name!r}" if self._branch is not None else ""
+        return f"<Workspace{where} on {self.base.id[:12]}, {len(self._edits)} edits>"
+
+    __hash__ = None  # type: ignore[assignment]
+
+    # --- where it stands ---
+
+    @property
+    def base(self) -> Snapshot:
+        """The snapshot that the edits are made to."""
+        try:
+            return self._base_snapshot
+        except AttributeError:
+            self._base_snapshot = make_snapshot(self._attachment, self._base[:32])
+            return self._base_snapshot
+
+    @property
+    def branch(self) -> Branch | None:
+        """The branch that ``commit`` moves; None for a detached workspace."""
+        return self._branch
+
+    @property
+    def edits(self) -> Mapping[str, bytes | None]:
+        """The pending edits: path to new value, None where the path is removed. A copy."""
+        return {path: edit.value if isinstance(edit, _Put) else edit for path, edit in self._edits.items()}
+
+    def discard(self) -> None:
+        """Forget all edits."""
+        self._edits = {}
+
+    def fork(self) -> Workspace:
+        """An independent copy with the same base, branch and edits."""
+        workspace: Workspace = _new(Workspace)
+        workspace._attachment = self._attachment
+        workspace._branch = self._branch
+        workspace._base = self._base
+        workspace._edits = dict(self._edits)
+        return workspace
+
+    # --- writing ---
+
+    def __setitem__(self, path: str, value: Buffer, /) -> None:
+        """Set a plain file. ``bytes`` are kept by reference, other buffers copied. Raises TypeError, ValueError."""
+        if type(value) is bytes and type(path) is str and path.isascii() and 0 < len(path) <= 1024:
+            self._edits[path] = value
+        else:
+            self.put(path, value)
+
+    def put(self, path: str, value: Buffer | Snapshot, *, kind: Kind | None = None) -> None:
+        """Set a value of a kind: file (the default), executable, symlink, directory, or snapshot (the default for a Snapshot).
+
+        Raises TypeError for a str or another non-buffer, ValueError for a bad path, an unknown kind, or more than 4 GiB.
+        """
+        key = str(encode_path(path), "utf-8")
+        if kind is not None and kind not in KINDS:
+            raise ValueError(f"kind is one of {', '.join(KINDS)}; not {kind!r}")
+        if isinstance(value, Snapshot):
+            if kind not in (None, "snapshot"):
+                raise ValueError(f"a Snapshot is put as kind 'snapshot', not {kind!r}")
+            if value._attachment.uuid != self._attachment.uuid:
+                raise NotFoundError(
+                    f"snapshot {value.id} is in another store, {value._attachment.paths.root}"
+                )
+            self._edits[key] = _Put(KINDS.index("snapshot"), value._root)
+            return
+        data = _bytes_of(value)
+        if kind == "snapshot" and len(data) != 32:
+            raise ValueError(f"kind 'snapshot' takes a Snapshot or its 32-byte id, not {len(data)} bytes")
+        if kind is None or kind == "file":
+            self._edits[key] = data
+        else:
+            self._edits[key] = _Put(KINDS.index(kind), data)
+
+    def __delitem__(self, path: str, /) -> None:
+        """Remove a path. Raises KeyError if it is not there."""
+        if path not in self:
+            raise KeyError(path)
+        self._edits[path] = None
+
+    def clear(self) -> None:
+        """Remove every path."""
+        self._edits = dict.fromkeys(self.base)
+
+    # --- reading ---
+
+    def __getitem__(self, path: str, /) -> bytes:
+        try:
+            edit = self._edits[path]
+        except KeyError:
+            return self.base[path]
+        if edit is None:
+            raise KeyError(path)
+        return edit.value if isinstance(edit, _Put) else edit
+
+    def __contains__(self, path: object) -> bool:
+        if path in self._edits:
+            return self._edits[path] is not None  # type: ignore[index]
+        return path in self.base
+
+    def __len__(self) -> int:
+        return self._count(EVERYTHING)
+
+    def __iter__(self) -> Iterator[str]:
+        return self._scan_keys(EVERYTHING, False)
+
+    def __reversed__(self) -> Iterator[str]:
+        return self._scan_keys(EVERYTHING, True)
+
+    def keys(self, prefix: str = "", *, start: str | None = None, stop: str | None = None) -> Keys:
+        """Paths in order, edits included; see ``Snapshot.keys``. O(edits + what is read)."""
+        return Keys(self, bounds_of(prefix, start, stop))
+
+    def items(self, prefix: str = "", *, start: str | None = None, stop: str | None = None) -> Items[bytes]:
+        """(path, value) in order, edits included."""
+        return Items(self, bounds_of(prefix, start, stop))
+
+    def values(self, prefix: str = "", *, start: str | None = None, stop: str | None = None) -> Values[bytes]:
+        """Values in the order of their paths, edits included."""
+        return Values(self, bounds_of(prefix, start, stop))
+
+    def _edited(self, bounds: Bounds) -> list[str]:
+        if bounds == EVERYTHING:
+            return list(self._edits)
+        return [path for path in self._edits if within(path.encode(), bounds)]
+
+    def _count(self, bounds: Bounds) -> int:
+        base = self.base
+        count = base._count(bounds)
+        for path in self._edited(bounds):
+            count += (self._edits[path] is not None) - (path in base)
+        return count
+
+    def _scan_keys(self, bounds: Bounds, reverse: bool) -> Iterator[str]:
+        edits = self._edits
+        # Sorting str by code points is sorting UTF-8 by bytes.
+        mine = sorted((path for path in self._edited(bounds) if edits[path] is not None), reverse=reverse)
+        theirs = (path for path in self.base._scan_keys(bounds, reverse) if path not in edits)
+        return heapq.merge(mine, theirs, reverse=reverse)
+
+    def _scan_items(self, bounds: Bounds, reverse: bool) -> Iterator[tuple[str, bytes]]:
+        edits = self._edits
+        mine = (
+            (path, self[path])
+            for path in sorted(self._edited(bounds), reverse=reverse)
+            if edits[path] is not None
+        )
+        theirs = (item for item in self.base._scan_items(bounds, reverse) if item[0] not in edits)
+        return heapq.merge(mine, theirs, key=lambda item: item[0], reverse=reverse)
+
+    # --- committing ---
+
+    def commit(
+        self,
+        message: str = "",
+        *,
+        metadata: Mapping[str, JSON] | None = None,
+        durable: bool = False,
+        rebase: bool = True,
+    ) -> Commit:
+        """Make the edits a new immutable snapshot; on a branch, move its head to it.
+
+        When it returns, every process sees the commit, and it survives the death of any processes; with ``durable``, power
+        loss as well. If the head moved meanwhile, edits to keys that nobody else touched are rebased onto it (not with
+        ``rebase=False``). With nothing to commit and neither message nor metadata, the branch's last commit is returned.
+
+        Raises ConflictError (keys among the edits differ between base and head), NotFoundError (the branch was deleted),
+        CapacityError, BusyError, ReadOnlyError, ClosedError: nothing moved then, and the edits are as before; except for
+        BusyError with ``.commit`` set: the commit happened, and only its durability is late. Cost: one C call, no system
+        call; microseconds.
+        """
+        edits = self._edits
+        branch = self._branch
+        if len(edits) == 1 and not message and metadata is None and rebase:
+            ((path, value),) = edits.items()
+            if type(value) is bytes and len(value) < _LARGE:
+                attachment = self._attachment
+                if attachment.readonly:
+                    raise read_only_error(attachment)
+                key = path.encode()
+                try:
+                    call = attachment.pool.pop()
+                except IndexError:
+                    call = attachment.acquire()
+                n = _commit_one(
+                    call.c,
+                    _NULL if branch is None else branch._ref,
+                    self._base,
+                    key,
+                    len(key),
+                    value,
+                    len(value),
+                )
+                if 0 < n < _LOOK_AFTER:
+                    record = call.data[:n]
+                    attachment.pool.append(call)
+                    self._base = record[RECORD_ROOT] if branch is None else record[RECORD_BASE]
+                    self._edits = {}
+                    try:
+                        del self._base_snapshot
+                    except AttributeError:
+                        pass
+                    commit = commit_from_record(record, attachment)
+                    if durable:
+                        self._wait_durable(commit)
+                    return commit
+                return self._finish(call, n, "", durable)
+        return self._commit_packed(message, metadata, durable, rebase)
+
+    def _commit_packed(
+        self, message: str, metadata: Mapping[str, JSON] | None, durable: bool, rebase: bool
+    ) -> Commit:
+        """The general case: any edits, a message, metadata."""
+        attachment = self._attachment
+        if attachment.readonly:
+            raise read_only_error(attachment)
+        packed = _Packed(attachment, self._edits)
+        said = Said(message, metadata)
+        call = attachment.call()
+        said.tell(call)
+        call.c.no_rebase = not rebase
+        branch = self._branch
+        ref = _NULL if branch is None else branch._ref
+        n = lib.hs_commit_many(call.c, ref, self._base, packed.c)
+        return self._finish(call, n, message, durable)
+
+    def _finish(self, call: Call, n: int, message: str, durable: bool) -> Commit:
+        """See a commit that was begun through to its end, whatever it asks for on the way; gives the call back."""
+        attachment, branch = self._attachment, self._branch
+        what = f"commit {message!r}" if message else "commit"
+        if branch is not None:
+            what += f" on branch {branch.name!r}"
+        try:
+            n = continued(attachment, call, _NULL if branch is None else branch._ref, n, what)
+            record = call.data[: n & ~_LOOK_AFTER] if n > 0 else b""
+            head = ffi.buffer(call.c.head_root)[:]
+        finally:
+            silence(call)
+            attachment.pool.append(call)
+        if n == lib.HS_UNCHANGED and branch is not None:
+            self._edits = {}
+            return branch.last_commit
+        if n == lib.HS_CONFLICT or n == lib.HS_MOVED:
+            raise self._conflict(make_snapshot(attachment, head), what)
+        if n == lib.HS_DELETED:
+            raise NotFoundError(f"{what}: the branch was deleted since this workspace was forked")
+        if n < 0:
+            raise error(n, what)
+        self._base = record[RECORD_ROOT] if branch is None else record[RECORD_BASE]
+        self._base_snapshot = make_snapshot(attachment, record[RECORD_ROOT])
+        self._edits = {}
+        if n & _LOOK_AFTER:
+            attachment.look_after()
+        commit = commit_from_record(record, attachment)
+        if durable:
+            self._wait_durable(commit)
+        return commit
+
+    def _wait_durable(self, commit: Commit) -> None:
+        try:
+            self._attachment.wait_durable(Deadline(config.DURABLE_DEADLINE), "a durable commit")
+        except BusyError as late:
+            raise BusyError(
+                f"{late}; the commit itself happened: do not repeat it, call sync()", commit
+            ) from None
+
+    def _conflict(self, head: Snapshot, what: str) -> ConflictError:
+        """All edits whose keys differ between base and head, with the three values."""
+        base = self.base
+        conflicts = tuple(
+            Conflict(path, base.get(path), self.edits[path], head.get(path))
+            for path in self._edits
+            if _entry(base, path) != _entry(head, path)
+        )
+        if not conflicts:
+            return ConflictError(
+                f"{what}: the head has moved from {base.id[:12]} to {head.id[:12]}, and rebase=False"
+            )
+        names = ", ".join(repr(conflict.path) for conflict in conflicts[:3]) + (
+            ", ..." if len(conflicts) > 3 else ""
+        )
+        return ConflictError(
+            f"{what}: {len(conflicts)} of the edited paths changed on the branch meanwhile: {names}",
+            conflicts,
+        )
+
+
+class Said:
+    """What a commit says beside its edits: message and metadata, checked and encoded."""
+
+    __slots__ = ("message", "metadata")
+
+    def __init__(self, message: str, metadata: Mapping[str, JSON] | None) -> None:
+        if not isinstance(message, str):
+            raise TypeError(f"a message is a str, not {type(message).__name__}")
+        try:
+            self.message = message.encode()
+            self.metadata = (
+                b""
+                if metadata is None
+                else json.dumps(dict(metadata), sort_keys=True, allow_nan=False).encode()
+            )
+        except UnicodeEncodeError:
+            raise ValueError("the message holds a lone surrogate: it is no Unicode text") from None
+        if len(self.message) > config.MESSAGE_BYTES_MAX:
+            raise ValueError(
+                f"a message has at most {config.MESSAGE_BYTES_MAX} bytes of UTF-8, this one has {len(self.message)}"
+            )
+        if len(self.metadata) > config.METADATA_BYTES_MAX:
+            raise ValueError(
+                f"metadata has at most {config.METADATA_BYTES_MAX} bytes as JSON, this has {len(self.metadata)}"
+            )
+
+    def tell(self, call: Call) -> None:
+        """Leave it in a call. It must outlive the commit, which copies nothing before its record."""
+        call.said = self
+        c = call.c
+        if self.message:
+            c.message, c.message_size = ffi.from_buffer("uint8_t[]", self.message), len(self.message)
+        if self.metadata:
+            c.metadata, c.metadata_size = ffi.from_buffer("uint8_t[]", self.metadata), len(self.metadata)
+            c.always = 1
+
+
+def silence(call: Call) -> None:
+    """Take back what was left in a call, so that the next commit does not say it again."""
+    c = call.c
+    c.message = c.metadata = _NULL
+    c.message_size = c.metadata_size = c.always = c.no_rebase = 0
+    call.said = None
+
+
+def continued(attachment: Attachment, call: Call, ref: Any, n: int, what: str) -> int:
+    """Do what a suspended commit asks for until it has ended; cancel it when that fails or is interrupted."""
+    deadline = Deadline(config.COMMIT_DEADLINE)
+    try:
+        while call.c.state != _NULL:
+            suspended(attachment, call, ref, n, deadline, what)
+            n = lib.hs_commit_continue(call.c)
+    except BaseException:
+        lib.hs_commit_cancel(call.c)
+        raise
+    return n
+
+
+def read_only_error(attachment: Attachment) -> ReadOnlyError:
+    return ReadOnlyError(
+        f"{attachment.paths.root} is open read-only; open it without readonly=True to change it"
+    )
+
+
+def _entry(snapshot: Snapshot, path: str) -> object:
+    try:
+        return snapshot.stat(path)
+    except KeyError:
+        return None
+
+
+def _bytes_of(value: object) -> bytes:
+    """The bytes of a buffer: bytes themselves, a copy of anything else."""
+    if isinstance(value, bytes):
+        data = value
+    elif isinstance(value, str):
+        raise TypeError("a value is bytes-like, not str; encode it first")
+    else:
+        try:
+            data = bytes(memoryview(value))  # type: ignore[arg-type]
+        except TypeError:
+            raise TypeError(f"a value is bytes-like, not {type(value).__name__}") from None
+    if len(data) > config.VALUE_BYTES_MAX:
+        raise ValueError(f"a value has at most {config.VALUE_BYTES_MAX} bytes, this one has {len(data)}")
+    return data
+
+
+class _Packed:
+    """Edits as the core takes them: keys and values back to back, with their sizes. Keeps the memory alive."""
+
+    def __init__(self, attachment: Attachment, edits: dict[str, Edit]) -> None:
+        paths = list(edits)
+        joined = "".join(paths)
+        if joined.isascii():
+            keys, key_sizes = joined.encode(), array("I", map(len, paths))
+        else:
+            encoded = [encode_path(path) for path in paths]
+            keys, key_sizes = b"".join(encoded), array("I", map(len, encoded))
+        values: list[bytes] = list(edits.values())  # type: ignore[arg-type]
+        forms: bytearray | None = None
+        if not all(type(value) is bytes and len(value) < _LARGE for value in values):
+            forms = bytearray(len(values))
+            for i, edit in enumerate(edits.values()):
+                forms[i], values[i] = _form(attachment, edit)
+        self._keep = (keys, key_sizes, b"".join(values), array("I", map(len, values)), forms)
+        self.c = ffi.new("hs_edits *")
+        self.c.count = len(paths)
+        self.c.keys = ffi.from_buffer("uint8_t[]", keys)
+        self.c.key_sizes = ffi.from_buffer("uint32_t[]", key_sizes)
+        self.c.values = ffi.from_buffer("uint8_t[]", self._keep[2])
+        self.c.value_sizes = ffi.from_buffer("uint32_t[]", self._keep[3])
+        self.c.forms = _NULL if forms is None else ffi.from_buffer("uint8_t[]", forms)
+
+
+def _form(attachment: Attachment, edit: Edit) -> tuple[int, bytes]:
+    """How an edit is handed over: {form, bytes}. Large values become blob files or are compressed here."""
+    if edit is None:
+        return lib.HS_EDIT_REMOVE, b""
+    kind, value = (edit.kind, edit.value) if isinstance(edit, _Put) else (0, edit)
+    size = len(value)
+    if size < _LARGE:
+        return kind, value
+    if size >= config.BLOB_BYTES_MIN:
+        id = hashing.blake3(value)
+        blobs.write(attachment.paths, id, value)
+        return kind | lib.HS_EDIT_BLOB, id + size.to_bytes(8, "little")
+    how, stored = codec.encode_value(value)
+    if not how:
+        return kind, value
+    return kind | lib.HS_EDIT_LZ4, hashing.blake3(value) + size.to_bytes(8, "little") + stored
+
+
+bind_workspace(Workspace)
