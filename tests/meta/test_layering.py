@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PYTHON_FLOORS = [
     "errors",
     "types",
+    "record",
     "config",
     "_native",
     "_capi",
@@ -23,8 +24,10 @@ PYTHON_FLOORS = [
     "l2",
     "lifecycle",
     "attachment",
+    "l1",
     "mapping",
     "snapshot",
+    "commit",
     "workspace",
     "branch",
     "coordinator",
@@ -32,8 +35,8 @@ PYTHON_FLOORS = [
     "__init__",
 ]
 
-# What a user holds in hand makes and finds its neighbours: each such link up is an import inside a function, and has
-# its reason here.
+# What a user holds in hand makes and finds its neighbours: each such link up is an import inside a function,
+# and has its reason here.
 LINKS_UP = {
     ("snapshot", "workspace"): "Snapshot.fork() makes a workspace",
     ("snapshot", "engine"): "Snapshot.engine, and unpickling, which opens the store",
