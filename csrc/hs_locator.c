@@ -12,6 +12,7 @@
 #include <unistd.h>
 #include "helios_shm.h"
 #include "hs_err.h"
+#include "hs_pack.h"
 
 struct hs_locator {
     hs_locator_header *header;
@@ -24,18 +25,17 @@ struct hs_locator {
     bool writable;
 };
 
-/* What the locator needs to know of a pack's first bytes; docs/FORMAT.md has the rest. */
-enum { PACK_COUNT_OFFSET = 12, PACK_HEADER_SIZE = 32, PACK_ROW_SIZE = 56 };
-
-#define PREFETCH_AHEAD 16u
-#define PACK_MASK ((UINT64_C(1) << HS_LOCATOR_PACK_BITS) - 1)
-#define ROW_MASK ((UINT64_C(1) << HS_LOCATOR_ROW_BITS) - 1)
-#define TAG_SHIFT (HS_LOCATOR_PACK_BITS + HS_LOCATOR_ROW_BITS)
+#define PREFETCH_AHEAD     16u
+#define PACK_MASK          ((UINT64_C(1) << HS_LOCATOR_PACK_BITS) - 1)
+#define ROW_MASK           ((UINT64_C(1) << HS_LOCATOR_ROW_BITS) - 1)
+#define TAG_SHIFT          (HS_LOCATOR_PACK_BITS + HS_LOCATOR_ROW_BITS)
 /* Packs that may be entered above the mark; what is further away belongs to the window below it. */
-#define PACKS_ABOVE_MARK (UINT64_C(1) << 20)
+#define PACKS_ABOVE_MARK   (UINT64_C(1) << 20)
 #define LOAD_MAX(capacity) ((capacity) / 10 * 7)
 
-static size_t file_size(uint64_t capacity) { return HS_LOCATOR_HEADER_SIZE + (size_t)capacity * sizeof(hs_word); }
+static size_t file_size(uint64_t capacity) {
+    return HS_LOCATOR_HEADER_SIZE + (size_t)capacity * sizeof(hs_word);
+}
 
 static uint64_t checkpoint_sum(const hs_locator *locator, uint64_t checkpoint) {
     return (checkpoint ^ locator->seed[0]) * UINT64_C(0x9e3779b97f4a7c15) + locator->seed[1] + 1;
@@ -132,7 +132,8 @@ static int header_check(int fd, uint64_t *capacity) {
     if (got < 0) return hs_err_system(errno);
     if (got != (ssize_t)sizeof header || !S_ISREG(status.st_mode)) return HS_CORRUPT;
     if (header.magic != HS_LOCATOR_MAGIC) return HS_CORRUPT;
-    if (header.version != HS_LOCATOR_VERSION || header.header_size != HS_LOCATOR_HEADER_SIZE) return HS_FORMAT;
+    if (header.version != HS_LOCATOR_VERSION || header.header_size != HS_LOCATOR_HEADER_SIZE)
+        return HS_FORMAT;
     uint64_t rows = header.capacity;
     if (rows < HS_LOCATOR_CAPACITY_MIN || rows > HS_LOCATOR_CAPACITY_MAX || (rows & (rows - 1)) != 0)
         return HS_CORRUPT;
@@ -231,7 +232,8 @@ static void found_add(uint64_t *packs, uint32_t *rows, int count, found_row foun
     rows[place] = found.row;
 }
 
-int hs_locator_find(const hs_locator *locator, const uint8_t *id, uint64_t *packs, uint32_t *rows, uint32_t capacity) {
+int hs_locator_find(const hs_locator *locator, const uint8_t *id, uint64_t *packs, uint32_t *rows,
+                    uint32_t capacity) {
     uint64_t home = id_bucket(locator, id), tag = id_tag(id);
     uint64_t mark = hs_load_acquire(&locator->header->mark);
     int count = 0;
@@ -255,7 +257,8 @@ static bool tag_is_present(const hs_locator *locator, const uint8_t *id) {
     for (uint32_t step = 0; step < HS_LOCATOR_BUCKETS; step++) {
         const hs_word *bucket = bucket_at(locator, home, step);
         for (uint32_t way = 0; way < HS_LOCATOR_WAYS; way++) {
-            uint64_t word = hs_load_relaxed(&bucket[way]); /* relaxed: the writer reads what it wrote itself */
+            uint64_t word =
+                hs_load_relaxed(&bucket[way]); /* relaxed: the writer reads what it wrote itself */
             if (word == 0) return false;
             if (word >> TAG_SHIFT == tag) return true;
         }
@@ -263,12 +266,10 @@ static bool tag_is_present(const hs_locator *locator, const uint8_t *id) {
     return false;
 }
 
-static const uint8_t *pack_id(const uint8_t *pack, uint32_t row) {
-    return pack + PACK_HEADER_SIZE + (size_t)row * PACK_ROW_SIZE;
-}
+static const uint8_t *pack_id(const uint8_t *pack, uint32_t row) { return pack + hs_pack_payload_start(row); }
 
 int hs_locator_candidates(const hs_locator *locator, const uint8_t *pack, uint32_t *rows, uint32_t capacity) {
-    uint32_t count = hs_load_u32(pack + PACK_COUNT_OFFSET), found = 0;
+    uint32_t count = hs_pack_count(pack), found = 0;
     for (uint32_t row = 0; row < count && found < capacity; row++) {
         if (row + PREFETCH_AHEAD < count) prefetch(locator, pack_id(pack, row + PREFETCH_AHEAD));
         if (tag_is_present(locator, pack_id(pack, row))) rows[found++] = row;
@@ -295,9 +296,9 @@ static int row_enter(hs_locator *locator, const uint8_t *id, uint64_t word, uint
 }
 
 int hs_locator_insert(hs_locator *locator, uint64_t pack, const uint8_t *bytes, size_t size) {
-    if (!locator->writable || pack == 0 || size < PACK_HEADER_SIZE) return HS_ARGUMENT;
-    uint32_t count = hs_load_u32(bytes + PACK_COUNT_OFFSET);
-    if (count >= ROW_MASK || PACK_HEADER_SIZE + (uint64_t)count * PACK_ROW_SIZE > size) return HS_CORRUPT;
+    if (!locator->writable || pack == 0 || size < HS_PACK_HEADER_SIZE) return HS_ARGUMENT;
+    uint32_t count = hs_pack_count(bytes);
+    if (count >= ROW_MASK || hs_pack_payload_start(count) > size) return HS_CORRUPT;
     hs_locator_header *header = locator->header;
     uint64_t rows = hs_load_relaxed(&header->rows); /* relaxed: a count that only this process writes */
     uint64_t capacity = (locator->bucket_mask + 1) * HS_LOCATOR_WAYS;

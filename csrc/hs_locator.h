@@ -14,16 +14,16 @@
 #include "hs_atomic.h"
 #include "hs_base.h"
 
-#define HS_LOCATOR_MAGIC UINT64_C(0x31434f4c6f696c48) /* "HlioLOC1" */
-#define HS_LOCATOR_VERSION 1u
-#define HS_LOCATOR_HEADER_SIZE 4096u
-#define HS_LOCATOR_WAYS 8u                          /* rows in a bucket */
-#define HS_LOCATOR_BUCKETS 64u                      /* buckets that a probe may visit */
+#define HS_LOCATOR_MAGIC        UINT64_C(0x31434f4c6f696c48) /* "HlioLOC1" */
+#define HS_LOCATOR_VERSION      1u
+#define HS_LOCATOR_HEADER_SIZE  4096u
+#define HS_LOCATOR_WAYS         8u                  /* rows in a bucket */
+#define HS_LOCATOR_BUCKETS      64u                 /* buckets that a probe may visit */
 #define HS_LOCATOR_CAPACITY_MIN UINT64_C(1024)      /* rows */
 #define HS_LOCATOR_CAPACITY_MAX (UINT64_C(1) << 36) /* rows */
-#define HS_LOCATOR_TAG_BITS 14
-#define HS_LOCATOR_PACK_BITS 30
-#define HS_LOCATOR_ROW_BITS 20
+#define HS_LOCATOR_TAG_BITS     14
+#define HS_LOCATOR_PACK_BITS    30
+#define HS_LOCATOR_ROW_BITS     20
 
 typedef struct hs_locator_header {
     uint64_t magic; /* written last, when the file is whole */
@@ -35,10 +35,12 @@ typedef struct hs_locator_header {
     hs_word boot[2]; /* the boot in which that is so */
     hs_word rows;    /* entered; a count for deciding when to grow */
     uint8_t pad1[32];
-    hs_word checkpoint, checkpoint_sum; /* all packs up to here are on disk in this file; the sum tells a torn one */
+    hs_word checkpoint,
+        checkpoint_sum; /* all packs up to here are on disk in this file; the sum tells a torn one */
     uint8_t pad2[48];
 } hs_locator_header;
 _Static_assert(sizeof(hs_locator_header) == 192, "three lines");
-_Static_assert(offsetof(hs_locator_header, mark) == 64 && offsetof(hs_locator_header, checkpoint) == 128, "lines");
+_Static_assert(offsetof(hs_locator_header, mark) == 64 && offsetof(hs_locator_header, checkpoint) == 128,
+               "lines");
 _Static_assert(HS_LOCATOR_TAG_BITS + HS_LOCATOR_PACK_BITS + HS_LOCATOR_ROW_BITS == 64, "a row is one word");
 #endif

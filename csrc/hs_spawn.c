@@ -38,13 +38,15 @@ static void close_from(int first) {
     if (syscall(SYS_close_range, (unsigned)first, ~0u, 0u) == 0) return;
 #endif
     struct rlimit limit;
-    int end = getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < FD_LIMIT_MAX ? (int)limit.rlim_cur : FD_LIMIT_MAX;
+    int end = getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < FD_LIMIT_MAX ? (int)limit.rlim_cur
+                                                                                     : FD_LIMIT_MAX;
     for (int fd = first; fd < end; fd++) close(fd);
 }
 
 static void signals_reset(void) {
     struct sigaction action = {.sa_handler = SIG_DFL};
-    for (int number = 1; number < NSIG; number++) sigaction(number, &action, NULL); /* the unchangeable ones refuse */
+    for (int number = 1; number < NSIG; number++)
+        sigaction(number, &action, NULL); /* the unchangeable ones refuse */
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
@@ -100,7 +102,8 @@ static int pipe_read(int fd) {
 int hs_spawn_detached(const char *const *argv, const char *const *envp, const char *log_path, int keep_fd) {
     int ends[2];
     if (pipe2(ends, O_CLOEXEC) != 0) return hs_err_system(errno);
-    spawn_request request = {.argv = argv, .envp = envp, .log_path = log_path, .keep_fd = keep_fd, .pipe_fd = ends[1]};
+    spawn_request request = {
+        .argv = argv, .envp = envp, .log_path = log_path, .keep_fd = keep_fd, .pipe_fd = ends[1]};
     /* A signal handler of the caller must not run in the child. */
     sigset_t all, before;
     sigfillset(&all);
@@ -111,7 +114,8 @@ int hs_spawn_detached(const char *const *argv, const char *const *envp, const ch
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     close(ends[1]);
     if (pid > 0) {
-        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR) {}
+        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR) {
+        }
         error = pipe_read(ends[0]);
     }
     close(ends[0]);

@@ -28,8 +28,8 @@ from . import blobs, l2, lifecycle
 from ._capi import check, ffi, lib
 from .config import CACHE_BYTES
 from .errors import BusyError, CorruptError, HeliosError, NotFoundError
+from .record import record_head
 from .store import StorePaths
-from .types import record_head
 
 _LOG = logging.getLogger("helios_shm.coordinator")
 

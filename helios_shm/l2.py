@@ -440,6 +440,10 @@ class Reader:
         probe of the locator, one copy, one BLAKE3.
         """
         with self._lock:
+            with contextlib.suppress(lmdb.Error, _Damaged):
+                entry = self._look_quickly(id)
+                if entry is not None:
+                    return entry
             damage = ""
             for attempt in range(_ATTEMPTS):
                 try:
@@ -453,6 +457,19 @@ class Reader:
                 if conclusive:
                     return entry
             return None
+
+    def _look_quickly(self, id: bytes) -> Entry | None:
+        """A hit is a hit, whatever mark and transaction: ids name their bytes. A miss or an error says nothing."""
+        if self._locator is None:
+            return None
+        candidates = self._locator.find(id)
+        if not candidates:
+            return None
+        txn = self._env.begin(buffers=True)
+        try:
+            return self._confirm(txn, id, candidates)
+        finally:
+            txn.abort()
 
     def _look(self, id: bytes, *, last: bool) -> tuple[bool, Entry | None]:
         """(conclusive, entry), by PROTOCOL: transaction, then mark, then probe; a miss counts if the mark covers it."""
