@@ -1,0 +1,336 @@
+/* hs_cache: see hs_cache.h. */
+#include "hs_cache.h"
+#include "helios_shm.h"
+#include "hs_blake3.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#define SLAB_SIZE_MAX ((size_t)2 << 20)   /* a huge page; offsets count 64 bytes in 15 bits */
+#define SLAB_SIZE_MIN ((size_t)128 << 10) /* holds the largest node, with its links */
+#define SLABS_MAX     65536u
+#define BUCKET_WORDS  8u
+#define BUCKETS_TRIED 4u
+#define BUCKETS_MIN   256u
+
+struct hs_cache {
+    hs_cache_face face; /* must be first */
+    size_t slab_size, limit;
+    uint32_t slab_capacity;
+    uint32_t slabs_in_use;
+    int32_t oldest, current; /* -1: none */
+    uint8_t *idle;           /* memory of one slab, mapped and unused, or NULL */
+    uint64_t *table;
+    uint64_t buckets; /* a power of two */
+    uint64_t nodes, evicted;
+    uint64_t epoch; /* slabs given up */
+    hs_cache_spare spare;
+};
+
+/* --- places --- */
+
+static inline uint32_t place_of(const hs_cache *cache, const hs_cached *cached)
+{
+    uint64_t offset = (uint64_t)((const uint8_t *)cached - cache->face.slabs[cached->slab].base);
+    return (uint32_t)cached->slab << 16 | (uint32_t)(offset >> 5) | 1u;
+}
+
+static inline hs_cached *at_place(const hs_cache *cache, uint32_t place)
+{
+    return (hs_cached *)(void *)(cache->face.slabs[place >> 16].base + ((place & 0xFFFEu) << 5));
+}
+
+hs_link hs_cache_link(const hs_cache *cache, const hs_cached *cached)
+{
+    return (uint64_t)cache->face.slabs[cached->slab].generation << 32 | place_of(cache, cached);
+}
+
+/* --- the table: bounded probing; a crowd of equal tags costs look-ups from the ring, never time without bound --- */
+
+static inline uint64_t *bucket_of(const hs_cache *cache, uint32_t tag, unsigned tried)
+{
+    return cache->table + ((tag + tried) & (cache->buckets - 1)) * BUCKET_WORDS;
+}
+
+hs_cached *hs_cache_get(hs_cache *cache, const uint8_t id[32])
+{
+    uint32_t tag = hs_load_u32(id);
+    for (unsigned tried = 0; tried < BUCKETS_TRIED; tried++) {
+        const uint64_t *bucket = bucket_of(cache, tag, tried);
+        for (unsigned i = 0; i < BUCKET_WORDS; i++) {
+            if (bucket[i] == 0) return NULL;
+            if ((uint32_t)(bucket[i] >> 32) != tag) continue;
+            hs_cached *cached = at_place(cache, (uint32_t)bucket[i]);
+            if (memcmp(cached->id, id, 32) != 0) continue;
+            cached->used = 1;
+            return cached;
+        }
+    }
+    return NULL;
+}
+
+/* Words of a bucket stand without gaps. Where all four are full, one word of the first is forgotten. */
+static void table_put(hs_cache *cache, uint64_t word)
+{
+    uint32_t tag = (uint32_t)(word >> 32);
+    for (unsigned tried = 0; tried < BUCKETS_TRIED; tried++) {
+        uint64_t *bucket = bucket_of(cache, tag, tried);
+        for (unsigned i = 0; i < BUCKET_WORDS; i++) {
+            if (bucket[i] != 0) continue;
+            bucket[i] = word;
+            return;
+        }
+    }
+    bucket_of(cache, tag, 0)[(word >> 1) % BUCKET_WORDS] = word;
+}
+
+static void table_remove(hs_cache *cache, uint64_t word)
+{
+    for (unsigned tried = 0; tried < BUCKETS_TRIED; tried++) {
+        uint64_t *bucket = bucket_of(cache, (uint32_t)(word >> 32), tried);
+        for (unsigned i = 0; i < BUCKET_WORDS; i++) {
+            if (bucket[i] != word) continue;
+            unsigned last = i;
+            while (last + 1 < BUCKET_WORDS && bucket[last + 1] != 0) last++;
+            bucket[i] = bucket[last];
+            bucket[last] = 0;
+            return;
+        }
+    }
+}
+
+/* Twice the buckets. Without memory for it the table stays as it is, and forgets. */
+static void table_grow(hs_cache *cache)
+{
+    uint64_t old_buckets = cache->buckets, *old = cache->table;
+    uint64_t *table = old_buckets < (UINT64_C(1) << 31) ? aligned_alloc(64, old_buckets * 2 * 64) : NULL;
+    if (!table) return;
+    memset(table, 0, old_buckets * 2 * 64);
+    cache->table = table;
+    cache->buckets = old_buckets * 2;
+    for (uint64_t i = 0; i < old_buckets * BUCKET_WORDS; i++)
+        if (old[i]) table_put(cache, old[i]);
+    free(old);
+}
+
+/* --- slabs --- */
+
+static uint8_t *slab_map(size_t size)
+{
+    uint8_t *raw = mmap(NULL, size * 2, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (raw == MAP_FAILED) return NULL;
+    uint8_t *base = (uint8_t *)hs_align_up((uintptr_t)raw, size);
+    if (base > raw) munmap(raw, (size_t)(base - raw));
+    size_t tail = size - (size_t)(base - raw);
+    if (tail) munmap(base + size, tail);
+    if (size == SLAB_SIZE_MAX) madvise(base, size, MADV_HUGEPAGE);
+    return base;
+}
+
+/* An index without memory, or -1. */
+static int32_t slab_index(hs_cache *cache)
+{
+    for (uint32_t i = 0; i < cache->slab_capacity; i++)
+        if (!cache->face.slabs[i].base) return (int32_t)i;
+    uint32_t capacity = cache->slab_capacity ? cache->slab_capacity * 2 : 64;
+    if (capacity > SLABS_MAX) return -1;
+    hs_cache_slab *slabs = realloc(cache->face.slabs, capacity * sizeof *slabs);
+    if (!slabs) return -1;
+    for (uint32_t i = cache->slab_capacity; i < capacity; i++)
+        slabs[i] = (hs_cache_slab){.generation = 1, .next = -1};
+    int32_t index = (int32_t)cache->slab_capacity;
+    cache->face.slabs = slabs;
+    cache->slab_capacity = capacity;
+    return index;
+}
+
+/* A fresh slab becomes the current one. */
+static bool slab_begin(hs_cache *cache)
+{
+    int32_t index = slab_index(cache);
+    if (index < 0) return false;
+    uint8_t *base = cache->idle ? cache->idle : slab_map(cache->slab_size);
+    if (!base) return false;
+    cache->idle = NULL;
+    hs_cache_slab *slab = cache->face.slabs + index;
+    slab->base = base;
+    slab->filled = slab->nodes = 0;
+    slab->next = -1;
+    if (cache->current >= 0)
+        cache->face.slabs[cache->current].next = index;
+    else
+        cache->oldest = index;
+    cache->current = index;
+    cache->slabs_in_use++;
+    return true;
+}
+
+/* The oldest slab's memory is given up; its links end. */
+static void slab_end(hs_cache *cache)
+{
+    hs_cache_slab *slab = cache->face.slabs + cache->oldest;
+    cache->oldest = slab->next;
+    if (cache->oldest < 0) cache->current = -1;
+    slab->generation++;
+    cache->epoch++;
+    if (cache->idle)
+        munmap(slab->base, cache->slab_size);
+    else
+        cache->idle = slab->base;
+    slab->base = NULL;
+    cache->slabs_in_use--;
+}
+
+/* --- nodes --- */
+
+hs_cached *hs_cache_reserve(hs_cache *cache, const hs_node *shape, unsigned blocks)
+{
+    size_t links = shape->type == HS_NODE_INNER ? shape->count * sizeof(hs_link) : 0;
+    size_t size = hs_align_up(sizeof(hs_cached) + links + hs_align_up(shape->size, 4) + 32u * blocks, 64);
+    hs_cache_slab *slab = cache->current >= 0 ? cache->face.slabs + cache->current : NULL;
+    if (!slab || slab->filled + size > cache->slab_size) {
+        if (!slab_begin(cache)) return NULL;
+        slab = cache->face.slabs + cache->current;
+    }
+    hs_cached *cached = (hs_cached *)(void *)(slab->base + slab->filled);
+    cached->node = *shape;
+    cached->node.bytes = (uint8_t *)(cached + 1) + links;
+    cached->size = (uint32_t)size;
+    cached->slab = (uint16_t)cache->current;
+    cached->used = 0;
+    cached->blocks = (uint8_t)blocks;
+    if (links) memset(cached + 1, 0, links);
+    return cached;
+}
+
+void hs_cache_enter(hs_cache *cache, hs_cached *cached)
+{
+    hs_cache_slab *slab = cache->face.slabs + cached->slab;
+    assert((uint8_t *)cached == slab->base + slab->filled);
+    slab->filled += cached->size;
+    slab->nodes++;
+    cache->nodes++;
+    if (cache->nodes * 2 > cache->buckets * BUCKET_WORDS) table_grow(cache);
+    table_put(cache, (uint64_t)hs_load_u32(cached->id) << 32 | place_of(cache, cached));
+}
+
+int hs_cache_add(hs_cache *cache, const uint8_t id[32], const uint8_t *bytes, size_t size, bool trusted)
+{
+    if (hs_cache_get(cache, id)) return HS_OK;
+    hs_node node;
+    int status = hs_node_open(bytes, size, &node);
+    if (status != HS_OK) return status;
+    unsigned blocks = !trusted && size <= HS_BLAKE3_CHUNK ? (unsigned)hs_blake3_blocks(size) : 0;
+    hs_cached *cached = hs_cache_reserve(cache, &node, blocks);
+    if (!cached) return HS_NO_MEMORY;
+    memcpy((uint8_t *)(uintptr_t)cached->node.bytes, bytes, size);
+    memcpy(cached->id, id, 32);
+    if (!trusted) {
+        uint8_t found[32];
+        if (blocks)
+            hs_blake3_resume(cached->node.bytes, size, hs_cached_chain(cached), 0, found);
+        else
+            hs_blake3(cached->node.bytes, size, found);
+        if (memcmp(found, id, 32) != 0) return HS_CORRUPT;
+    }
+    hs_cache_enter(cache, cached);
+    return HS_OK;
+}
+
+/* --- eviction --- */
+
+/* Move a node of the oldest slab to the current one. */
+static bool node_keep(hs_cache *cache, hs_cached *old)
+{
+    hs_cached *kept = hs_cache_reserve(cache, &old->node, old->blocks);
+    if (!kept) return false;
+    uint16_t slab = kept->slab;
+    const uint8_t *bytes = kept->node.bytes;
+    memcpy(kept, old, old->size);
+    kept->node.bytes = bytes;
+    kept->slab = slab;
+    kept->used = 0;
+    hs_cache_enter(cache, kept);
+    return true;
+}
+
+/* At most half of the slab is kept, so that each eviction makes room. */
+static void evict_oldest(hs_cache *cache)
+{
+    hs_cache_slab slab = cache->face.slabs[cache->oldest];
+    size_t kept = 0;
+    for (uint32_t at = 0; at < slab.filled;) {
+        hs_cached *cached = (hs_cached *)(void *)(slab.base + at);
+        at += cached->size;
+        table_remove(cache, (uint64_t)hs_load_u32(cached->id) << 32 | place_of(cache, cached));
+        cache->nodes--;
+        bool keep = cached->used && kept + cached->size <= cache->slab_size / 2;
+        if (keep && node_keep(cache, cached))
+            kept += cached->size;
+        else
+            cache->evicted++;
+    }
+    slab_end(cache);
+}
+
+void hs_cache_trim(hs_cache *cache)
+{
+    while (cache->slabs_in_use * cache->slab_size > cache->limit && cache->oldest != cache->current)
+        evict_oldest(cache);
+}
+
+void hs_cache_after_fork(hs_cache *cache)
+{
+    if (cache->idle) munmap(cache->idle, cache->slab_size);
+    cache->idle = NULL;
+    slab_begin(cache); /* without memory for it the old slab goes on */
+}
+
+/* --- life --- */
+
+static size_t slab_size_for(size_t limit)
+{
+    size_t size = SLAB_SIZE_MAX;
+    while (size > SLAB_SIZE_MIN && size > limit / 8) size /= 2;
+    return size;
+}
+
+int hs_cache_new(size_t limit, hs_cache **out)
+{
+    hs_cache *cache = calloc(1, sizeof *cache);
+    if (!cache) return HS_NO_MEMORY;
+    cache->limit = limit;
+    cache->slab_size = slab_size_for(limit);
+    cache->oldest = cache->current = -1;
+    cache->buckets = BUCKETS_MIN;
+    cache->table = aligned_alloc(64, BUCKETS_MIN * 64);
+    if (!cache->table || !slab_begin(cache)) {
+        hs_cache_free(cache);
+        return HS_NO_MEMORY;
+    }
+    memset(cache->table, 0, BUCKETS_MIN * 64);
+    *out = cache;
+    return HS_OK;
+}
+
+void hs_cache_free(hs_cache *cache)
+{
+    if (!cache) return;
+    if (cache->spare.release) cache->spare.release(cache->spare.object);
+    while (cache->oldest >= 0) slab_end(cache);
+    if (cache->idle) munmap(cache->idle, cache->slab_size);
+    free(cache->face.slabs);
+    free(cache->table);
+    free(cache);
+}
+
+uint64_t hs_cache_epoch(const hs_cache *cache) { return cache->epoch; }
+hs_cache_spare *hs_cache_spare_slot(hs_cache *cache) { return &cache->spare; }
+
+void hs_cache_stats_get(const hs_cache *cache, hs_cache_stats *out)
+{
+    uint64_t bytes = 0;
+    for (int32_t i = cache->oldest; i >= 0; i = cache->face.slabs[i].next) bytes += cache->face.slabs[i].filled;
+    *out = (hs_cache_stats){cache->nodes, bytes, cache->limit, cache->evicted};
+}
