@@ -1,5 +1,6 @@
 /* hs_drain.c - one round after the other; what is remembered between rounds is only a cache of what the segment says. */
 #include "hs_drain.h"
+#include "hs_clock.h"
 #include <stdlib.h>
 #include <time.h>
 #include "hs_blake3.h"
@@ -45,12 +46,6 @@ struct hs_drain {
     uint64_t chain_head, chain_serial; /* serial of chain[0] */
     uint8_t *record;                   /* HS_RECORD_SIZE_MAX bytes */
 };
-
-static uint64_t now_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
-}
 
 static uint64_t word_fresh(hs_segment *segment) {
     return HS_WORD_IN_L2 | hs_add_relaxed(&segment->header->branch_word_next, 1);
@@ -123,7 +118,7 @@ static uint32_t participants_probe(hs_drain *drain, bool *dead, uint32_t *living
         found += is_dead;
         *living += taken && !is_dead;
     }
-    drain->probed_ns = now_ns();
+    drain->probed_ns = hs_clock_ns(CLOCK_MONOTONIC);
     drain->probed_dead = found > 0;
     return found;
 }
@@ -461,9 +456,7 @@ static void chunk_free(hs_drain *drain, uint32_t chunk) {
 
 static void dead_free(hs_drain *drain, uint32_t n) {
     if (!drain->dead[n]) return;
-    hs_participant_slot *slot = &drain->segment->participants[n];
-    hs_store32_relaxed(&slot->inserting, 0);
-    hs_store32_release(&slot->state, 0);
+    hs_participant_slot_free(drain->segment->header, &drain->segment->participants[n]);
     drain->dead[n] = false;
 }
 
@@ -479,6 +472,7 @@ int hs_drain_finish(hs_drain *drain) {
     for (uint32_t slot = 0; slot < HS_BRANCH_SLOTS; slot++)
         if (drain->heads[slot] != 0) drain->known[slot] = drain->heads[slot];
     drain->collected = false;
+    hs_store_relaxed(&segment->header->round_done_ns, hs_clock_ns(CLOCK_MONOTONIC)); /* for statistics */
     hs_store_release(&segment->header->rounds_done, drain->round);
     hs_add32_seq_cst(&segment->header->done_bell, 1); /* E8: the bell, before I look whether somebody waits */
     hs_fence_seq_cst();
@@ -501,7 +495,7 @@ int hs_drain_has_work(hs_drain *drain, int thorough) {
     for (uint32_t slot = 0; slot < HS_BRANCH_SLOTS; slot++)
         if (head_moved(drain, slot) != 0) return 1;
     uint32_t living;
-    if (thorough || now_ns() - drain->probed_ns >= PROBE_INTERVAL_NS)
+    if (thorough || hs_clock_ns(CLOCK_MONOTONIC) - drain->probed_ns >= PROBE_INTERVAL_NS)
         participants_probe(drain, NULL, &living);
     return drain->probed_dead;
 }

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+#include "hs_clock.h"
 #include "hs_err.h"
 #include "hs_step.h"
 
@@ -18,16 +19,10 @@ static uint64_t pid_namespace(void) {
     return stat("/proc/self/ns/pid", &file) == 0 ? (uint64_t)file.st_ino : 0;
 }
 
-static uint64_t now_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
-}
-
 static void slot_fill(hs_participant_slot *slot) {
     hs_store_relaxed(&slot->pid, (uint64_t)getpid());
     hs_store_relaxed(&slot->pid_namespace, pid_namespace());
-    hs_store_relaxed(&slot->started_ns, now_ns());
+    hs_store_relaxed(&slot->started_ns, hs_clock_ns(CLOCK_REALTIME));
     hs_store_relaxed(&slot->commits, 0);
     hs_store_relaxed(&slot->hits, 0);
     hs_store_relaxed(&slot->misses, 0);
@@ -40,7 +35,7 @@ static void slot_fill(hs_participant_slot *slot) {
 }
 
 void hs_participant_none(hs_participant *out) {
-    *out = (hs_participant){.fd = -1, .index = HS_OWNER_NONE, .slot = NULL};
+    *out = (hs_participant){.fd = -1, .index = HS_OWNER_NONE};
 }
 
 /* Lock the byte of some free slot. Its index, HS_FULL or another status. */
@@ -66,14 +61,22 @@ int hs_participant_join(hs_segment *segment, const char *path, hs_participant *o
     hs_participant_slot *slot = &segment->participants[n];
     slot_fill(slot);
     HS_STEP(join_after);
-    *out = (hs_participant){.fd = fd, .index = (uint32_t)n, .slot = slot};
+    *out = (hs_participant){.fd = fd, .index = (uint32_t)n, .slot = slot, .header = segment->header};
     return HS_OK;
 }
 
+/* In this order: who sees the slot free finds its counters in the past, and one that dies in between counts twice at most. */
+void hs_participant_slot_free(hs_segment_header *header, hs_participant_slot *slot) {
+    hs_add_relaxed(&header->past_commits, hs_load_relaxed(&slot->commits));
+    hs_add_relaxed(&header->past_hits, hs_load_relaxed(&slot->hits));
+    hs_add_relaxed(&header->past_misses, hs_load_relaxed(&slot->misses));
+    hs_add_relaxed(&header->past_puts, hs_load_relaxed(&slot->puts));
+    hs_store32_relaxed(&slot->inserting, 0);
+    hs_store32_release(&slot->state, 0);
+}
+
 void hs_participant_leave(hs_participant *self) {
-    if (self->slot == NULL) return;
-    hs_store32_relaxed(&self->slot->inserting, 0);
-    hs_store32_release(&self->slot->state, 0);
+    if (self->header != NULL) hs_participant_slot_free(self->header, self->slot);
     hs_participant_abandon(self);
 }
 

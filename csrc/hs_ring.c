@@ -93,15 +93,9 @@ static int payload_read(const hs_segment *segment, uint64_t place, const hs_entr
     return header->stored_size <= capacity ? HS_OK : HS_SMALL;
 }
 
-/* One more in a counter that its owner alone writes. */
-static void count(hs_word *counter, uint64_t more) {
-    hs_store_relaxed(counter, hs_load_relaxed(counter) + more);
-}
-
 int hs_ring_get(hs_ring *ring, const uint8_t id[32], void *buffer, size_t capacity, hs_ring_hit *hit,
                 bool *aging) {
     const hs_segment *segment = ring->segment;
-    hs_participant_slot *slot = ring->self != NULL ? ring->self->slot : NULL;
     hs_index_key key = hs_index_key_make(segment, id);
     uint64_t places[HS_INDEX_CANDIDATES];
     uint32_t candidates = hs_index_probe(segment, &key, places);
@@ -111,10 +105,8 @@ int hs_ring_get(hs_ring *ring, const uint8_t id[32], void *buffer, size_t capaci
         int status = payload_read(segment, places[i], &header, buffer, capacity, hit);
         if (status != HS_OK && status != HS_SMALL) continue;
         *aging = is_aging(segment, places[i]);
-        if (slot != NULL && status == HS_OK) count(&slot->hits, 1);
         return status;
     }
-    if (slot != NULL) count(&slot->misses, 1);
     return HS_NOT_FOUND;
 }
 
@@ -140,7 +132,6 @@ static uint64_t find_standing(const hs_segment *segment, const hs_index_key *key
         if ((header.kind == HS_ENTRY_BLOB) != (item->kind == HS_ENTRY_BLOB) ||
             !still_current(segment, places[i]))
             continue;
-        if ((item->flags & HS_ENTRY_CACHED) != 0 && is_aging(segment, places[i])) continue;
         return places[i];
     }
     return 0;
@@ -158,6 +149,9 @@ static int reaped(hs_ring *ring) {
     ring->pending_count = 0;
     return HS_REAPED;
 }
+
+/* More in a counter that its owner alone writes. */
+static void count(hs_word *counter, uint64_t more) { hs_store_relaxed(counter, hs_load_relaxed(counter) + more); }
 
 /* Enter what is pending; what finds no word stays, moved to the front. */
 static int index_pending(hs_ring *ring) {
@@ -189,8 +183,8 @@ int hs_ring_flush(hs_ring *ring) {
 }
 
 void hs_ring_end(hs_ring *ring) {
+    if (ring->writer.owned && ring->writer.end != ring->writer.published) ring->pending_count = 0;
     hs_chunk_release(ring->segment, ring->self, &ring->writer, false);
-    ring->pending_count = 0;
 }
 
 /* Own a chunk with room for `units`, and have room for one more pending. */
@@ -207,7 +201,7 @@ static int room_make(hs_ring *ring, uint32_t units) {
 }
 
 /* Write the entry above the cursor. */
-static uint64_t append(hs_ring *ring, const hs_ring_item *item, uint32_t units) {
+static uint64_t entry_write(hs_ring *ring, const hs_ring_item *item, uint32_t units) {
     hs_chunk_writer *writer = &ring->writer;
     uint8_t *entry = hs_chunk_address(ring->segment, writer->chunk, writer->end);
     hs_entry header = {.raw_size = item->raw_size,
@@ -230,30 +224,44 @@ static uint64_t append(hs_ring *ring, const hs_ring_item *item, uint32_t units) 
     return place;
 }
 
-int hs_ring_put(hs_ring *ring, const hs_ring_item *item, uint64_t *place, bool *added) {
-    if (!sizes_agree(item->kind, item->codec, item->stored_size, item->raw_size)) return HS_ARGUMENT;
-    if ((item->id == NULL) != (item->kind == HS_ENTRY_RECORD)) return HS_ARGUMENT;
-    if (item->id != NULL) {
-        hs_index_key key = hs_index_key_make(ring->segment, item->id);
-        uint64_t standing = find_pending(ring, item->id);
-        if (standing == 0) standing = find_standing(ring->segment, &key, item);
-        if (standing != 0) {
-            *place = standing;
-            *added = false;
-            return HS_OK;
-        }
-    }
+static bool item_is_possible(const hs_ring_item *item) {
+    return sizes_agree(item->kind, item->codec, item->stored_size, item->raw_size) &&
+           (item->id == NULL) == (item->kind == HS_ENTRY_RECORD);
+}
+
+static int append(hs_ring *ring, const hs_ring_item *item, uint64_t *place) {
     uint32_t units = hs_ring_units(item->stored_size);
     int status = room_make(ring, units);
     if (status != HS_OK) return status;
-    *place = append(ring, item, units);
-    *added = true;
+    *place = entry_write(ring, item, units);
+    if (item->id == NULL) return HS_OK;
+    uint32_t n = ring->pending_count++;
+    ring->pending_head[n] = hs_load_u64(item->id);
+    ring->pending_place[n] = *place;
+    memcpy(ring->pending_id[n], item->id, 32);
+    return HS_OK;
+}
+
+int hs_ring_append(hs_ring *ring, const hs_ring_item *item, uint64_t *place) {
+    return item_is_possible(item) ? append(ring, item, place) : HS_ARGUMENT;
+}
+
+int hs_ring_put(hs_ring *ring, const hs_ring_item *item, uint64_t *place, bool *added) {
+    if (!item_is_possible(item)) return HS_ARGUMENT;
+    uint64_t standing = 0;
     if (item->id != NULL) {
-        uint32_t n = ring->pending_count++;
-        ring->pending_head[n] = hs_load_u64(item->id);
-        ring->pending_place[n] = *place;
-        memcpy(ring->pending_id[n], item->id, 32);
+        hs_index_key key = hs_index_key_make(ring->segment, item->id);
+        hs_index_prefetch(ring->segment, &key);
+        standing = find_pending(ring, item->id);
+        if (standing == 0) standing = find_standing(ring->segment, &key, item);
     }
+    if (standing == 0) {
+        int status = append(ring, item, place);
+        if (status == HS_OK) *added = true;
+        return status;
+    }
+    *place = standing;
+    *added = false;
     return HS_OK;
 }
 

@@ -42,15 +42,18 @@ typedef struct hs_ring_hit { /* what is got */
 
 void hs_ring_init(hs_ring *ring, hs_segment *segment, hs_participant *self);
 /* Append; *place tells where, *added whether (false: an entry of that id stands in L1 already and *place is its place; an entry
- * flagged CACHED satisfies such a probe too: L2 has it. An item that is itself CACHED is appended in spite of one that ages).
+ * flagged CACHED satisfies such a probe too: L2 has it).
  * Flushes by itself now and then. HS_WAIT: no chunk, or a bucket of the index is full: everything appended so far has been
  * published and the full chunk sealed; call again later with the same item. HS_REAPED: what was appended since the last flush
  * is lost; begin again. HS_NO_SPACE. HS_ARGUMENT: payload above HS_ENTRY_PAYLOAD_MAX, sizes that disagree. */
 int hs_ring_put(hs_ring *ring, const hs_ring_item *item, uint64_t *place, bool *added);
+/* The same without looking whether the id stands there already: for a second chance. */
+int hs_ring_append(hs_ring *ring, const hs_ring_item *item, uint64_t *place);
 /* Publish what was appended, then enter it in the index. HS_WAIT: a bucket holds only unpersisted words (what could not be
  * entered stays pending; call again). HS_REAPED as above. */
 int hs_ring_flush(hs_ring *ring);
-/* Release the chunk (after the head moved, or when the commit is given up). What was not flushed is forgotten. */
+/* Release the chunk (after the head moved, or when the commit is given up or suspended). What was not published is forgotten;
+ * what was, and waits for a word of the index, stays pending for the next flush. */
 void hs_ring_end(hs_ring *ring);
 /* Bring the index lines of an id near: worth it a microsecond before put or get. */
 static inline void hs_ring_prefetch(const hs_ring *ring, const uint8_t id[32]) {
@@ -60,7 +63,7 @@ static inline void hs_ring_prefetch(const hs_ring *ring, const uint8_t id[32]) {
 /* Copy the payload of this id's entry to buffer and verify it. HS_NOT_FOUND: not in L1 (never, reused, or failed verification).
  * HS_SMALL: hit is filled (sizes not yet verified), the buffer is too small and not touched. After HS_NOT_FOUND the buffer's
  * content is undefined. *aging: the entry is persisted and in the oldest quarter of the chunks; the caller may append it again
- * with HS_ENTRY_CACHED (second chance). */
+ * with HS_ENTRY_CACHED (second chance). Counting hits and misses is the caller's. */
 int hs_ring_get(hs_ring *ring, const uint8_t id[32], void *buffer, size_t capacity, hs_ring_hit *hit,
                 bool *aging);
 /* The same by place (commit records). HS_NOT_FOUND: the chunk's generation has changed, or the word is none of a place

@@ -78,6 +78,7 @@ uint32_t hs_segment_fingerprint(void) {
         offsetof(hs_segment_header, done_bell),
         offsetof(hs_segment_header, urgent),
         offsetof(hs_segment_header, closing),
+        offsetof(hs_segment_header, past_commits),
         offsetof(hs_participant_slot, inserting),
         offsetof(hs_participant_slot, pid),
         offsetof(hs_participant_slot, commits),
