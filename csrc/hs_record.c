@@ -8,13 +8,14 @@
 #define RECORD_VERSION 1
 #define FLAGS_KNOWN    (HS_RECORD_DELETED | HS_RECORD_HAS_PARENT | HS_RECORD_HAS_SECOND | HS_RECORD_RESTORED)
 
-static bool sizes_allowed(uint32_t name, uint32_t message, uint32_t metadata) {
-    return name >= 1 && name <= HS_RECORD_NAME_MAX && message <= HS_RECORD_MESSAGE_MAX &&
+/* A record without a serial is that of a detached commit: it has no branch's name and is kept nowhere. */
+static bool sizes_allowed(uint64_t serial, uint32_t name, uint32_t message, uint32_t metadata) {
+    return (name >= 1) == (serial >= 1) && name <= HS_RECORD_NAME_MAX && message <= HS_RECORD_MESSAGE_MAX &&
            metadata <= HS_RECORD_METADATA_MAX;
 }
 
 size_t hs_record_encode(const hs_record *record, uint8_t *out) {
-    assert(sizes_allowed(record->name_size, record->message_size, record->metadata_size) &&
+    assert(sizes_allowed(record->serial, record->name_size, record->message_size, record->metadata_size) &&
            (record->flags & ~FLAGS_KNOWN) == 0);
     memset(out, 0, HS_RECORD_FIXED_SIZE);
     out[0] = RECORD_TYPE;
@@ -23,22 +24,22 @@ size_t hs_record_encode(const hs_record *record, uint8_t *out) {
     hs_store_u16(out + 4, record->name_size);
     hs_store_u32(out + 8, record->message_size);
     hs_store_u32(out + 12, record->metadata_size);
-    hs_store_u64(out + 16, record->parent_word);
-    hs_store_u64(out + 24, record->serial);
-    hs_store_u64(out + 32, record->sequence);
-    hs_store_u64(out + 40, record->incarnation);
-    hs_store_u64(out + 48, (uint64_t)record->time_ns);
-    hs_store_u64(out + 56, record->latency_ns);
-    hs_store_u64(out + 64, record->new_bytes);
-    hs_store_u64(out + 72, record->reused_bytes);
-    hs_store_u32(out + 80, record->new_nodes);
-    hs_store_u32(out + 84, record->changed_keys);
-    hs_store_u32(out + 88, record->retries);
-    memcpy(out + 96, record->root, 32);
+    hs_store_u64(out + 56, record->parent_word);
+    hs_store_u64(out + 64, record->serial);
+    hs_store_u64(out + 72, record->sequence);
+    hs_store_u64(out + 48, record->incarnation);
+    hs_store_u64(out + 80, (uint64_t)record->time_ns);
+    hs_store_u64(out + 88, record->latency_ns);
+    hs_store_u64(out + 96, record->new_bytes);
+    hs_store_u64(out + 104, record->reused_bytes);
+    hs_store_u32(out + 112, record->new_nodes);
+    hs_store_u32(out + 116, record->changed_keys);
+    hs_store_u32(out + 120, record->retries);
+    memcpy(out + 16, record->root, 32);
     if (record->flags & HS_RECORD_HAS_PARENT) memcpy(out + 128, record->parent, 32);
     if (record->flags & HS_RECORD_HAS_SECOND) memcpy(out + 160, record->second, 32);
     uint8_t *end = out + HS_RECORD_FIXED_SIZE;
-    memcpy(end, record->name, record->name_size);
+    if (record->name_size > 0) memcpy(end, record->name, record->name_size);
     end += record->name_size;
     if (record->message_size > 0) memcpy(end, record->message, record->message_size);
     end += record->message_size;
@@ -59,24 +60,25 @@ int hs_record_decode(const uint8_t *bytes, size_t size, hs_record *out) {
                    .name_size = hs_load_u16(bytes + 4),
                    .message_size = hs_load_u32(bytes + 8),
                    .metadata_size = hs_load_u32(bytes + 12),
-                   .parent_word = hs_load_u64(bytes + 16),
-                   .serial = hs_load_u64(bytes + 24),
-                   .sequence = hs_load_u64(bytes + 32),
-                   .incarnation = hs_load_u64(bytes + 40),
-                   .time_ns = (int64_t)hs_load_u64(bytes + 48),
-                   .latency_ns = hs_load_u64(bytes + 56),
-                   .new_bytes = hs_load_u64(bytes + 64),
-                   .reused_bytes = hs_load_u64(bytes + 72),
-                   .new_nodes = hs_load_u32(bytes + 80),
-                   .changed_keys = hs_load_u32(bytes + 84),
-                   .retries = hs_load_u32(bytes + 88)};
-    if (!sizes_allowed(r.name_size, r.message_size, r.metadata_size)) return HS_CORRUPT;
+                   .parent_word = hs_load_u64(bytes + 56),
+                   .serial = hs_load_u64(bytes + 64),
+                   .sequence = hs_load_u64(bytes + 72),
+                   .incarnation = hs_load_u64(bytes + 48),
+                   .time_ns = (int64_t)hs_load_u64(bytes + 80),
+                   .latency_ns = hs_load_u64(bytes + 88),
+                   .new_bytes = hs_load_u64(bytes + 96),
+                   .reused_bytes = hs_load_u64(bytes + 104),
+                   .new_nodes = hs_load_u32(bytes + 112),
+                   .changed_keys = hs_load_u32(bytes + 116),
+                   .retries = hs_load_u32(bytes + 120)};
+    if (!sizes_allowed(r.serial, r.name_size, r.message_size, r.metadata_size)) return HS_CORRUPT;
     if (size != HS_RECORD_FIXED_SIZE + (size_t)r.name_size + r.message_size + r.metadata_size)
         return HS_CORRUPT;
-    if ((r.flags & ~FLAGS_KNOWN) != 0 || !is_zero(bytes + 6, 2) || !is_zero(bytes + 92, 4)) return HS_CORRUPT;
+    if ((r.flags & ~FLAGS_KNOWN) != 0 || !is_zero(bytes + 6, 2) || !is_zero(bytes + 124, 4))
+        return HS_CORRUPT;
     if (!(r.flags & HS_RECORD_HAS_PARENT) && !is_zero(bytes + 128, 32)) return HS_CORRUPT;
     if (!(r.flags & HS_RECORD_HAS_SECOND) && !is_zero(bytes + 160, 32)) return HS_CORRUPT;
-    memcpy(r.root, bytes + 96, 32);
+    memcpy(r.root, bytes + 16, 32);
     memcpy(r.parent, bytes + 128, 32);
     memcpy(r.second, bytes + 160, 32);
     r.name = bytes + HS_RECORD_FIXED_SIZE;
