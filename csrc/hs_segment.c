@@ -12,6 +12,7 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "hs_clock.h"
 #include "hs_err.h"
 
 #define RING_ALIGNMENT            (UINT64_C(64) << 10) /* what one page fault maps around itself */
@@ -144,6 +145,7 @@ static int header_fill(hs_segment *segment, const hs_segment_config *config, con
     header->store_device = config->store_device;
     header->store_inode = config->store_inode;
     header->nonce = random[0];
+    hs_store_relaxed(&header->round_done_ns, hs_clock_ns(CLOCK_MONOTONIC)); /* nothing is older than the segment */
     header->seed[0] = segment->seed[0] = random[1];
     header->seed[1] = segment->seed[1] = random[2];
     header->segment_size = p->size;
