@@ -1,4 +1,5 @@
-"""helios_shm: a shared-memory multiprocess state runtime. README.md has an example; ARCHITECTURE.md the way through the code."""
+"""helios_shm: a shared-memory multiprocess state runtime. README.md has an example; ARCHITECTURE.md the way
+through the code."""
 
 from .branch import Branch
 from .commit import Commit

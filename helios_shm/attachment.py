@@ -1,15 +1,16 @@
-"""One process's attachment to one store: the engine of the C core, its calls, L2, the coordinator, and what a fork does to them.
+"""One process's attachment to one store: the engine of the C core, its calls, L2, the coordinator, and what a fork
+does to them.
 
     Engine, Branch, Snapshot, Workspace  ->  Attachment  ->  hs_engine (L0, L1)
                                                         \\->  Reader, blobs (L2)
 
-A C function never calls back into Python. Where it lacks something it returns a status, and the loops here do what is needed
-and call again: HS_MISSING (bring a node or value from L2), HS_HEAD_IN_L2 (bring a branch's row), HS_WAIT (no room: the
-coordinator must persist first), HS_CONTENDED (look at the clock).
+A C function never calls back into Python. Where it lacks something it returns a status, and the loops here do what
+is needed and call again: HS_MISSING (bring a node or value from L2), HS_HEAD_IN_L2 (bring a branch's row), HS_WAIT
+(no room: the coordinator must persist first), HS_CONTENDED (look at the clock).
 
-Invariants. ``pool`` holds the calls that nobody uses; it is empty in a closed or just forked attachment, so that the hot paths, which
-pop a call from it, notice both without asking. Every wait is cut into slices, so that Ctrl-C gets through, has a
-deadline, and sees to it that a coordinator runs.
+Invariants. ``pool`` holds the calls that nobody uses; it is empty in a closed or just forked attachment, so that
+the hot paths, which pop a call from it, notice both without asking. Every wait is cut into slices, so that Ctrl-C
+gets through, has a deadline, and sees to it that a coordinator runs.
 """
 
 from __future__ import annotations
@@ -380,7 +381,8 @@ class Attachment:
         holders = ", ".join(str(int(pids[i])) for i in range(count)) or "no process"
         reason = lifecycle.coordinator_error(self.paths)
         return (
-            f"coordinator {int(stats.coordinator_pid) or 'none'}, {int(stats.unpersisted_bytes)} bytes not yet persisted, "
+            f"coordinator {int(stats.coordinator_pid) or 'none'}, "
+            f"{int(stats.unpersisted_bytes)} bytes not yet persisted, "
             f"{int(stats.chunks_free)} of {int(stats.chunks)} chunks free, chunks held by {holders}"
             + (f"; the coordinator reports: {reason}" if reason else f"; see {self.paths.log}")
         )

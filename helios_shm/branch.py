@@ -2,8 +2,8 @@
 
     head word (shared, moved by compare-and-swap) -> commit record (ring, later L2's log) -> root
 
-A handle remembers the last record that it read together with its head word; words are unique for ever, so an unchanged word means
-an unchanged head.
+A handle remembers the last record that it read together with its head word; words are unique for ever, so an
+unchanged word means an unchanged head.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import config
 from ._capi import check, error, ffi, lib
 from .attachment import WORD_IN_L2, Attachment, Deadline, Stale, empty_root
-from .commit import Commit, RecordHead, commit_from_record, record_head
+from .commit import EPOCH, Commit, commit_from_record
 from .errors import CapacityError, ExistsError, NotFoundError
+from .record import RecordHead, record_head
 from .snapshot import Snapshot, make_snapshot
 from .types import JSON
 from .workspace import Said, Workspace, continued, read_only_error, silence
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _NO_SLOT = 0xFFFFFFFF
 _NO_INCARNATION = bytes(8)
+_MICROSECOND = timedelta(microseconds=1)
 _new = object.__new__
 
 
@@ -177,8 +179,8 @@ class Branch:
         durable: bool = False,
         rebase: bool = True,
     ) -> AbstractContextManager[Workspace]:
-        """``with branch.transaction() as ws:``: fork, run the body once, commit on leaving it; after an exception nothing is
-        committed. Snapshot-isolated. Raises what ``Workspace.commit`` raises."""
+        """``with branch.transaction() as ws:``: fork, run the body once, commit on leaving it; after an exception
+        nothing is committed. Snapshot-isolated. Raises what ``Workspace.commit`` raises."""
         return _Transaction(self, message, metadata, durable, rebase)
 
     def restore(self, snapshot: Snapshot, message: str = "") -> Commit:
@@ -186,7 +188,8 @@ class Branch:
         return self._move(lib.HS_MOVE_RESTORE, snapshot, None, message)
 
     def compare_and_set(self, expected: Snapshot | Commit, new: Snapshot) -> bool:
-        """If the head is ``expected``, make it ``new`` by a new commit and return True; else change nothing, return False."""
+        """If the head is ``expected``, make it ``new`` by a new commit and return True; else change nothing,
+        return False."""
         if isinstance(expected, Commit):
             expected = expected.snapshot
         try:
@@ -196,7 +199,8 @@ class Branch:
         return True
 
     def delete(self) -> None:
-        """Remove the branch. Its commits stay readable by id; workspaces forked from it can no longer commit. Raises NotFoundError."""
+        """Remove the branch. Its commits stay readable by id; workspaces forked from it can no longer commit.
+        Raises NotFoundError."""
         self._move(lib.HS_MOVE_DELETE, make_snapshot(self._attachment, empty_root()), None, "")
 
     def _create(self, snapshot: Snapshot) -> None:
@@ -269,7 +273,8 @@ class Branch:
                 return
 
     def at(self, when: int | datetime) -> Commit:
-        """The commit of a sequence number (1, 2, ...), or the newest one at or before a point in time (aware, or local time).
+        """The commit of a sequence number (1, 2, ...), or the newest one at or before a point in time (aware, or
+        local time).
 
         Raises NotFoundError. Cost: one look-up in L2 for what is persisted.
         """
@@ -280,7 +285,8 @@ class Branch:
         if isinstance(when, int):
             record = self._at_sequence(when)
         else:
-            time_ns = int(when.timestamp() * 1_000_000) * 1000 + 999
+            # In whole microseconds: a float of seconds is not exact enough to find a commit by its own time.
+            time_ns = (when.astimezone(timezone.utc) - EPOCH) // _MICROSECOND * 1000 + 999
             record = next((record for record, head in self._records() if head.time_ns <= time_ns), None)
         if record is None:
             raise NotFoundError(f"branch {self._name!r} has no commit {when}")
@@ -297,8 +303,9 @@ class Branch:
         return next((record for record, head in self._records() if head.sequence == sequence), None)
 
     def wait(self, after: int | None = None, timeout: float | None = None) -> Commit | None:
-        """Sleep until the branch has a commit with a sequence above ``after`` (default: above the one it has now); return
-        the newest, or None after ``timeout`` seconds. Waits that come late coalesce; the newest is never missed."""
+        """Sleep until the branch has a commit with a sequence above ``after`` (default: above the one it has now);
+        return the newest, or None after ``timeout`` seconds. Waits that come late coalesce; the newest is never
+        missed."""
         attachment = self._attachment
         deadline = Deadline(timeout)
         record = self._live_record()

@@ -1,63 +1,36 @@
 """A commit, and the commit record that it is read from.
 
-A ``Commit`` is made for every commit, so it is made lazily: it keeps the record's bytes and fills its fields when one of them is
-first asked for. To the outside it is an ordinary frozen dataclass.
+A ``Commit`` is made for every commit, so it is made lazily: it keeps the record's bytes and fills its fields when
+one of them is first asked for. To the outside it is an ordinary frozen dataclass.
 """
 
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from .attachment import Attachment
+from .record import HAS_PARENT, HAS_SECOND, RECORD
 from .snapshot import Snapshot, make_snapshot
 from .types import JSON, CommitMetrics
 
-# csrc/hs_record.h: type, version, flags, name size, 0, message size, metadata size | root, incarnation | parent word,
-# serial, sequence | time, latency, new bytes, reused bytes | new nodes, changed keys, retries, 0 | parent, second parent
-_RECORD = struct.Struct("<BBHHHII 32sQ QQQ qQQQ IIII 32s32s")
-RECORD_ROOT = slice(16, 48)
-RECORD_BASE = slice(16, 56)
-_DELETED, _HAS_PARENT, _HAS_SECOND = 1, 2, 4
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+class _Recorded:
+    """What a ``Commit`` is read from; a base class, so that it is none of the dataclass's fields."""
+
+    __slots__ = ("_attachment", "_record")
+
+    _attachment: Attachment
+    _record: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class RecordHead:
-    """The fields of a commit record that branches walk by."""
-
-    deleted: bool
-    name: str
-    root: bytes
-    incarnation: int
-    parent_word: int
-    serial: int
-    sequence: int
-    time_ns: int
-
-
-def record_head(record: bytes) -> RecordHead:
-    """Decode what a walk along a branch needs of a record."""
-    fields = _RECORD.unpack_from(record)
-    name = record[_RECORD.size : _RECORD.size + fields[3]].decode()
-    return RecordHead(
-        deleted=bool(fields[2] & _DELETED),
-        name=name,
-        root=fields[7],
-        incarnation=fields[8],
-        parent_word=fields[9],
-        serial=fields[10],
-        sequence=fields[11],
-        time_ns=fields[12],
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(_Recorded):
     """One commit: a snapshot, where it came from, and what it cost.
 
     ``branch`` and ``sequence`` are None for a detached commit; ``parents`` are the snapshots it was made from, newest
@@ -70,10 +43,8 @@ class Commit:
     sequence: int | None
     time: datetime
     message: str
-    metadata: Mapping[str, JSON]
+    metadata: Mapping[str, JSON] = field(hash=False)
     metrics: CommitMetrics
-    _record: bytes = field(init=False, repr=False, compare=False)
-    _attachment: Attachment = field(init=False, repr=False, compare=False)
 
     if not TYPE_CHECKING:
 
@@ -88,8 +59,8 @@ class Commit:
         return Commit, tuple(getattr(self, name) for name in _COMMIT_FIELDS)
 
 
-_set_record = Commit.__dict__["_record"].__set__
-_set_attachment = Commit.__dict__["_attachment"].__set__
+_set_record = _Recorded.__dict__["_record"].__set__
+_set_attachment = _Recorded.__dict__["_attachment"].__set__
 _COMMIT_FIELDS = {
     name: Commit.__dict__[name].__get__
     for name in ("snapshot", "parents", "branch", "sequence", "time", "message", "metadata", "metrics")
@@ -106,18 +77,18 @@ def commit_from_record(record: bytes, attachment: Attachment) -> Commit:
 
 def _fill_commit(commit: Commit) -> None:
     record, attachment = commit._record, commit._attachment
-    (_, _, flags, name_size, _, message_size, metadata_size, root, _, _, serial, sequence, time_ns, latency, new_bytes, reused,
-     new_nodes, changed, retries, _, parent, second) = _RECORD.unpack_from(record)  # fmt: skip
-    message_at = _RECORD.size + name_size
+    (_, _, flags, name_size, _, message_size, metadata_size, root, _, _, serial, sequence, time_ns, latency, new_bytes,
+     reused, new_nodes, changed, retries, _, parent, second) = RECORD.unpack_from(record)  # fmt: skip
+    message_at = RECORD.size + name_size
     metadata_at = message_at + message_size
-    parents = (parent,) * bool(flags & _HAS_PARENT) + (second,) * bool(flags & _HAS_SECOND)
+    parents = (parent,) * bool(flags & HAS_PARENT) + (second,) * bool(flags & HAS_SECOND)
     metadata = record[metadata_at : metadata_at + metadata_size]
     fields = {
         "snapshot": make_snapshot(attachment, root),
         "parents": tuple(make_snapshot(attachment, root) for root in parents),
-        "branch": record[_RECORD.size : message_at].decode() if serial else None,
+        "branch": record[RECORD.size : message_at].decode() if serial else None,
         "sequence": sequence if serial else None,
-        "time": _EPOCH + timedelta(microseconds=time_ns // 1000),
+        "time": EPOCH + timedelta(microseconds=time_ns // 1000),
         "message": record[message_at:metadata_at].decode(),
         "metadata": json.loads(metadata) if metadata else {},
         "metrics": CommitMetrics(latency, new_nodes, new_bytes, reused, changed, retries),

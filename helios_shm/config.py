@@ -1,4 +1,5 @@
-"""Sizes, limits and deadlines, each with its reason; bench/README.md has the measurements behind those that were measured."""
+"""Sizes, limits and deadlines, each with its reason; bench/README.md has the measurements behind those that were
+measured."""
 
 from __future__ import annotations
 

@@ -1,11 +1,12 @@
 """The engine: an open store. Wires the floors below; nothing clever.
 
-Engines of one process over one store share one attachment; what was pickled finds the engine that its process has open, or opens
-the store again.
+Engines of one process over one store share one attachment; what was pickled finds the engine that its process has
+open, or opens the store again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import threading
@@ -17,8 +18,8 @@ from . import lifecycle
 from ._capi import check, ffi, lib
 from .attachment import Attachment, Deadline, empty_root, iter_attachments
 from .branch import Branch, make_branch
-from .commit import record_head
 from .errors import ClosedError, NotFoundError
+from .record import record_head
 from .snapshot import Snapshot, make_snapshot
 from .types import Stats
 
@@ -45,11 +46,12 @@ def open(
     path: the store's directory; None: an ephemeral store, never synced, gone when the last engine over it is closed.
     create: False raises NotFoundError where there is no store.
     readonly: changes raise ReadOnlyError; implies create=False; works on a file system that cannot be written.
-    l1_bytes: size of the shared ring in bytes (4 MiB or more), used by whoever opens the store first; default 256 MiB or half of what
-        /dev/shm has free, whichever is less.
+    l1_bytes: size of the shared ring in bytes (4 MiB or more), used by whoever opens the store first; default
+        256 MiB or half of what /dev/shm has free, whichever is less.
 
-    Raises NotFoundError, FormatError (no store, another version's, a network file system), CapacityError (shared memory, slots
-    for processes), BusyError, StoreError, ReadOnlyError. Cost: a few milliseconds where a segment stands; tens where one must be made.
+    Raises NotFoundError, FormatError (no store, another version's, a network file system), CapacityError (shared
+    memory, slots for processes), BusyError, StoreError, ReadOnlyError. Cost: a few milliseconds where a segment
+    stands; tens where one must be made.
     """
     if path is not None and not isinstance(path, str | os.PathLike):
         raise TypeError(f"a store's path is a str, a path or None, not {type(path).__name__}")
@@ -58,7 +60,6 @@ def open(
         if path is None:
             if readonly:
                 raise ValueError("an ephemeral store cannot be read-only: it is new and empty")
-            lifecycle.sweep_ephemeral()
             paths = lifecycle.create_ephemeral()
         else:
             paths = lifecycle.open_store(path, create=create and not readonly)
@@ -120,7 +121,8 @@ class Engine:
     def branch(self, name: str, *, create: bool = True, at: Snapshot | None = None) -> Branch:
         """A handle on a branch; its first commit makes it.
 
-        create: False raises NotFoundError where there is no such branch. at: make it now, with this snapshot as its first commit; raises ExistsError if it is there.
+        create: False raises NotFoundError where there is no such branch. at: make it now, with this snapshot as
+        its first commit; raises ExistsError if it is there.
         """
         branch = make_branch(self._live(), name)
         if at is not None:
@@ -164,8 +166,9 @@ class Engine:
     # --- snapshots ---
 
     def snapshot(self, ref: str) -> Snapshot:
-        """A snapshot by its id (64 hex digits, or the first few of a state that some branch's log has), by branch (``main``), or by branch and
-        sequence (``main@17``). Raises NotFoundError; ValueError if a shortened id is ambiguous."""
+        """A snapshot by its id (64 hex digits, or the first few of a state that some branch's log has), by branch
+        (``main``), or by branch and sequence (``main@17``). Raises NotFoundError; ValueError if a shortened id is
+        ambiguous."""
         attachment = self._live()
         if not isinstance(ref, str):
             raise TypeError(f"a reference is a str, not {type(ref).__name__}")
@@ -178,8 +181,8 @@ class Engine:
             except NotFoundError:
                 raise NotFoundError(f"there is no snapshot {ref} in {self.path}") from None
             return snapshot
-        name, _, sequence = ref.partition("@")
-        if sequence:
+        name, at, sequence = ref.partition("@")
+        if at:
             if not sequence.isdecimal():
                 raise ValueError(f"{ref!r}: a sequence number follows the '@'")
             return self.branch(name, create=False).at(int(sequence)).snapshot
@@ -194,10 +197,9 @@ class Engine:
         """The one recorded state whose id begins so. O(history)."""
         found = set()
         for name in self.branches():
-            for record, head in self.branch(name)._records():
-                if head.root.hex().startswith(digits):
-                    found.add(head.root)
-                del record
+            with contextlib.suppress(NotFoundError):  # deleted since
+                roots = (head.root for _, head in self.branch(name)._records())
+                found.update(root for root in roots if root.hex().startswith(digits))
         if len(found) > 1:
             raise ValueError(
                 f"{digits!r} is ambiguous: {', '.join(sorted(root.hex()[:16] for root in found)[:4])} ..."
@@ -209,7 +211,8 @@ class Engine:
     # --- the store as a whole ---
 
     def sync(self, timeout: float | None = None) -> None:
-        """Wait until everything that was committed before survives power loss. Raises BusyError after ``timeout`` seconds."""
+        """Wait until everything that was committed before survives power loss. Raises BusyError after ``timeout``
+        seconds."""
         self._live().wait_durable(Deadline(timeout), "sync")
 
     def stats(self) -> Stats:
@@ -229,8 +232,9 @@ class Engine:
         )
 
     def close(self, *, sync: bool = True) -> None:
-        """Leave the store; idempotent. ``sync`` waits until all commits are durable first (not for an ephemeral store). Memoryviews stay
-        valid; everything else that came from this engine raises ClosedError once the last engine over the store is closed."""
+        """Leave the store; idempotent. ``sync`` waits until all commits are durable first (not for an ephemeral
+        store). Memoryviews stay valid; everything else that came from this engine raises ClosedError once the last
+        engine over the store is closed."""
         if not self._open:
             return
         self._open = False

@@ -1,10 +1,13 @@
-"""L1 by itself: values by id in the shared ring, for measurements and tests. Snapshots use the same functions of the core."""
+"""L1 by itself: values by id in the shared ring, for measurements and tests. Snapshots use the same functions of
+the core."""
 
 from __future__ import annotations
 
 from . import config
 from ._capi import check, ffi, lib
 from .attachment import Attachment, Deadline
+
+_ID_BYTES = 32
 
 
 class L1:
@@ -14,7 +17,10 @@ class L1:
         self._attachment = attachment
 
     def put(self, value: bytes) -> bytes:
-        """Append a value; returns its id. A value that is there already is not appended again."""
+        """Append a value of at most half a MiB; returns its id. A value that is there already is not appended again.
+
+        Raises ValueError for a larger one, CapacityError when the ring stays full.
+        """
         attachment = self._attachment
         call = attachment.call()
         try:
@@ -30,7 +36,9 @@ class L1:
             attachment.pool.append(call)
 
     def get(self, id: bytes) -> bytes | None:
-        """The value of an id, or None if L1 does not have it."""
+        """The value of an id (32 bytes), or None if L1 does not have it."""
+        if len(id) != _ID_BYTES:
+            raise ValueError(f"an id has {_ID_BYTES} bytes, not {len(id)}")
         attachment = self._attachment
         call = attachment.call()
         n = lib.hs_l1_get(call.c, id)

@@ -1,7 +1,8 @@
-"""Ordered views over a range of paths: what ``keys()``, ``items()`` and ``values()`` of snapshots and workspaces return.
+"""Ordered views over a range of paths: what ``keys()``, ``items()`` and ``values()`` of snapshots and workspaces
+return.
 
-A range is {start inclusive, stop exclusive} in UTF-8 bytes; a prefix is a range as well. Whoever can scan, count and look up such a range
-(``Ranged``) gets the three views and their reversals for nothing.
+A range is {start inclusive, stop exclusive} in UTF-8 bytes; a prefix is a range as well. Whoever can scan, count
+and look up such a range (``Ranged``) gets the three views and their reversals for nothing.
 """
 
 from __future__ import annotations
@@ -31,10 +32,7 @@ def encode_path(path: object) -> bytes:
     """A path as it is stored: 1..1024 bytes of UTF-8. Raises TypeError or ValueError."""
     if not isinstance(path, str):
         raise TypeError(f"a path is a str, not {type(path).__name__}")
-    try:
-        key = path.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"path {path!r} holds a lone surrogate: it is no Unicode text") from None
+    key = _encode("path", path)
     if not 0 < len(key) <= config.KEY_BYTES_MAX:
         raise ValueError(f"a path has 1..{config.KEY_BYTES_MAX} bytes of UTF-8, {path[:40]!r} has {len(key)}")
     return key
@@ -42,17 +40,23 @@ def encode_path(path: object) -> bytes:
 
 def bounds_of(prefix: str, start: str | None, stop: str | None) -> Bounds:
     """The range of paths that begin with ``prefix`` and lie in ``start`` <= path < ``stop``."""
-    for name, text in (("prefix", prefix), ("start", start), ("stop", stop)):
-        if text is not None and not isinstance(text, str):
-            raise TypeError(f"{name} is a str, not {type(text).__name__}")
-    low = prefix.encode()
+    low = _encode("prefix", prefix)
     high = successor(low) if low else None
     if start is not None:
-        low = max(low, start.encode())
+        low = max(low, _encode("start", start))
     if stop is not None:
-        end = stop.encode()
+        end = _encode("stop", stop)
         high = end if high is None else min(high, end)
     return low, high
+
+
+def _encode(name: str, text: str) -> bytes:
+    if not isinstance(text, str):
+        raise TypeError(f"{name} is a str, not {type(text).__name__}")
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{name} {text!r} holds a lone surrogate: it is no Unicode text") from None
 
 
 def successor(prefix: bytes) -> bytes:
@@ -67,7 +71,10 @@ def within(key: bytes, bounds: Bounds) -> bool:
 
 
 class _View:
-    __slots__ = ("_bounds", "_source")
+    # MappingView has a slot of its own: only one base of a class may add slots.
+    __slots__ = ()
+    _bounds: Bounds
+    _source: Ranged
 
     def __init__(self, source: Ranged, bounds: Bounds = EVERYTHING) -> None:
         self._source = source
@@ -86,7 +93,7 @@ class _View:
 class Keys(_View, KeysView[str]):
     """Paths in order. Cost: one C call for some hundreds of them."""
 
-    __slots__ = ()
+    __slots__ = ("_bounds", "_source")
 
     def __contains__(self, path: object) -> bool:
         return self._holds(path)
@@ -101,7 +108,7 @@ class Keys(_View, KeysView[str]):
 class Items(_View, ItemsView[str, T], Generic[T]):
     """(path, value) in order."""
 
-    __slots__ = ()
+    __slots__ = ("_bounds", "_source")
 
     def __contains__(self, item: object) -> bool:
         if not isinstance(item, tuple) or len(item) != 2:
@@ -119,7 +126,7 @@ class Items(_View, ItemsView[str, T], Generic[T]):
 class Values(_View, ValuesView[T], Generic[T]):
     """Values in the order of their paths."""
 
-    __slots__ = ()
+    __slots__ = ("_bounds", "_source")
 
     def __contains__(self, value: object) -> bool:
         return any(each == value for each in self)

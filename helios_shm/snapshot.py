@@ -15,7 +15,7 @@ from . import config
 from ._capi import check, ffi, lib
 from .attachment import Attachment
 from .errors import NotFoundError
-from .mapping import EVERYTHING, Bounds, Items, Keys, Values, bounds_of, encode_path
+from .mapping import EVERYTHING, Bounds, Items, Keys, Values, bounds_of
 from .types import KINDS, Diff, Stat
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ _ENCODED = lib.HS_ENCODED
 class Snapshot(Mapping[str, bytes]):
     """An immutable state. Reading takes no lock and never sees anything but this state.
 
-    Thread-safe; picklable (as 32 bytes and where the store is); hashable. An empty snapshot is a valid state: never test one for truth.
+    Thread-safe; picklable (as 32 bytes and where the store is); hashable. An empty snapshot is a valid state:
+    never test one for truth.
     """
 
     __slots__ = ("__weakref__", "_attachment", "_read", "_root")
@@ -112,6 +113,7 @@ class Snapshot(Mapping[str, bytes]):
             attachment.pool.append(call)
         else:
             value = self._get_slowly(call, n, path, key)
+            n = len(value)
         if n <= config.READ_VALUE_BYTES_MAX:
             read = self._read
             if len(read) >= config.READ_VALUES_MAX:
@@ -171,11 +173,13 @@ class Snapshot(Mapping[str, bytes]):
 
     def stat(self, path: str) -> Stat:
         """Kind, size and BLAKE3 of a path's value, without reading the value. Raises KeyError."""
-        encode_path(path)
+        if not isinstance(path, str):
+            raise TypeError(f"a path is a str, not {type(path).__name__}")
         return self._stat(path)
 
     def buffer(self, path: str) -> memoryview:
-        """A path's value as a read-only memoryview: of the mapped file, without a copy, where the value is large enough to be one. It stays valid after close."""
+        """A path's value as a read-only memoryview: of the mapped file, without a copy, where the value is large
+        enough to be one. It stays valid after close."""
         stat = self.stat(path)
         if stat.size < config.BLOB_BYTES_MIN:
             return memoryview(self[path])
@@ -190,7 +194,8 @@ class Snapshot(Mapping[str, bytes]):
         return self._scan_keys(EVERYTHING, True)
 
     def keys(self, prefix: str = "", *, start: str | None = None, stop: str | None = None) -> Keys:
-        """The paths that begin with ``prefix``, from ``start`` (inclusive) to ``stop`` (exclusive), in order. ``len()`` costs O(log n)."""
+        """The paths that begin with ``prefix``, from ``start`` (inclusive) to ``stop`` (exclusive), in order.
+        ``len()`` costs O(log n)."""
         return Keys(self, bounds_of(prefix, start, stop))
 
     def items(self, prefix: str = "", *, start: str | None = None, stop: str | None = None) -> Items[bytes]:
@@ -324,7 +329,8 @@ def _last_key(batch: Any) -> bytes:
 
 
 def bind_workspace(workspace_type: type[Workspace]) -> None:
-    """Snapshots fork workspaces and workspaces stand on snapshots: workspace.py, which is above, says here what fork makes."""
+    """Snapshots fork workspaces and workspaces stand on snapshots: workspace.py, which is above, says here what
+    fork makes."""
     global _workspace_type
     _workspace_type = workspace_type
 

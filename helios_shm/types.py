@@ -66,8 +66,8 @@ class Stat:
 class Stats:
     """The store as all processes together see it.
 
-    ``hit_rate`` is the share of L1 look-ups that were answered by L1 (0..1; 0 before the first). ``persist_lag`` is the age in
-    seconds of the oldest that L2 does not have yet (0 when all is persisted). Sizes are bytes.
+    ``hit_rate`` is the share of L1 look-ups that were answered by L1 (0..1; 0 before the first). ``persist_lag``
+    is the age in seconds of the oldest that L2 does not have yet (0 when all is persisted). Sizes are bytes.
     """
 
     hit_rate: float

@@ -3,8 +3,8 @@
     reads:   edits -> base snapshot            writes:   edits only
     commit:  all edits in one C call -> a new snapshot, and on a branch its new head
 
-An edit is ``bytes`` (a plain file), None (removed), or a ``_Put`` (another kind). After a commit the workspace stands on
-the new snapshot, without edits, ready to go on.
+An edit is ``bytes`` (a plain file), None (removed), or a ``_Put`` (another kind). After a commit the workspace
+stands on the new snapshot, without edits, ready to go on.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import heapq
 import json
 from array import array
 from collections.abc import Iterator, Mapping, MutableMapping
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from typing_extensions import Buffer
@@ -20,9 +21,10 @@ from typing_extensions import Buffer
 from . import blobs, codec, config, hashing
 from ._capi import error, ffi, lib
 from .attachment import Attachment, Call, Deadline, suspended
-from .commit import RECORD_BASE, RECORD_ROOT, Commit, commit_from_record
+from .commit import Commit, commit_from_record
 from .errors import BusyError, ConflictError, NotFoundError, ReadOnlyError
 from .mapping import EVERYTHING, Bounds, Items, Keys, Values, bounds_of, encode_path, within
+from .record import RECORD_BASE, RECORD_ROOT
 from .snapshot import Snapshot, bind_workspace, make_snapshot
 from .types import JSON, KINDS, Conflict, Kind
 
@@ -34,6 +36,7 @@ _LOOK_AFTER = lib.HS_LOOK_AFTER
 _NULL = ffi.NULL
 _LARGE = min(config.LZ4_BYTES_MIN, config.BLOB_BYTES_MIN)
 _new = object.__new__
+_path_of = itemgetter(0)
 
 
 class _Put(NamedTuple):
@@ -114,9 +117,11 @@ class Workspace(MutableMapping[str, bytes]):
             self.put(path, value)
 
     def put(self, path: str, value: Buffer | Snapshot, *, kind: Kind | None = None) -> None:
-        """Set a value of a kind: file (the default), executable, symlink, directory, or snapshot (the default for a Snapshot).
+        """Set a value of a kind: file (the default), executable, symlink, directory, or snapshot (the default for
+        a Snapshot).
 
-        Raises TypeError for a str or another non-buffer, ValueError for a bad path, an unknown kind, or more than 4 GiB.
+        Raises TypeError for a str or another non-buffer, ValueError for a bad path, an unknown kind, or more than
+        4 GiB.
         """
         key = str(encode_path(path), "utf-8")
         if kind is not None and kind not in KINDS:
@@ -185,34 +190,36 @@ class Workspace(MutableMapping[str, bytes]):
         """Values in the order of their paths, edits included."""
         return Values(self, bounds_of(prefix, start, stop))
 
-    def _edited(self, bounds: Bounds) -> list[str]:
+    def _edited(self, bounds: Bounds) -> dict[str, bytes | None]:
+        """The edits of a range, as they are now."""
+        edits = self.edits
         if bounds == EVERYTHING:
-            return list(self._edits)
-        return [path for path in self._edits if within(path.encode(), bounds)]
+            return dict(edits)
+        return {path: value for path, value in edits.items() if within(path.encode(), bounds)}
 
     def _count(self, bounds: Bounds) -> int:
         base = self.base
         count = base._count(bounds)
-        for path in self._edited(bounds):
-            count += (self._edits[path] is not None) - (path in base)
+        for path, value in self._edited(bounds).items():
+            count += (value is not None) - (path in base)
         return count
 
+    # A scan shows the workspace as it is when the scan begins: edits made during it change nothing of it.
+
     def _scan_keys(self, bounds: Bounds, reverse: bool) -> Iterator[str]:
-        edits = self._edits
+        edits = self._edited(bounds)
         # Sorting str by code points is sorting UTF-8 by bytes.
-        mine = sorted((path for path in self._edited(bounds) if edits[path] is not None), reverse=reverse)
+        mine = sorted((path for path, value in edits.items() if value is not None), reverse=reverse)
         theirs = (path for path in self.base._scan_keys(bounds, reverse) if path not in edits)
         return heapq.merge(mine, theirs, reverse=reverse)
 
     def _scan_items(self, bounds: Bounds, reverse: bool) -> Iterator[tuple[str, bytes]]:
-        edits = self._edits
-        mine = (
-            (path, self[path])
-            for path in sorted(self._edited(bounds), reverse=reverse)
-            if edits[path] is not None
+        edits = self._edited(bounds)
+        mine = sorted(
+            ((path, value) for path, value in edits.items() if value is not None), key=_path_of, reverse=reverse
         )
         theirs = (item for item in self.base._scan_items(bounds, reverse) if item[0] not in edits)
-        return heapq.merge(mine, theirs, key=lambda item: item[0], reverse=reverse)
+        return heapq.merge(mine, theirs, key=_path_of, reverse=reverse)
 
     # --- committing ---
 
@@ -226,14 +233,15 @@ class Workspace(MutableMapping[str, bytes]):
     ) -> Commit:
         """Make the edits a new immutable snapshot; on a branch, move its head to it.
 
-        When it returns, every process sees the commit, and it survives the death of any processes; with ``durable``, power
-        loss as well. If the head moved meanwhile, edits to keys that nobody else touched are rebased onto it (not with
-        ``rebase=False``). With nothing to commit and neither message nor metadata, the branch's last commit is returned.
+        When it returns, every process sees the commit, and it survives the death of any processes; with
+        ``durable``, power loss as well. If the head moved meanwhile, edits to keys that nobody else touched are
+        rebased onto it (not with ``rebase=False``). With nothing to commit and neither message nor metadata, the
+        branch's last commit is returned.
 
-        Raises ConflictError (keys among the edits differ between base and head), NotFoundError (the branch was deleted),
-        CapacityError, BusyError, ReadOnlyError, ClosedError: nothing moved then, and the edits are as before; except for
-        BusyError with ``.commit`` set: the commit happened, and only its durability is late. Cost: one C call, no system
-        call; microseconds.
+        Raises ConflictError (keys among the edits differ between base and head), NotFoundError (the branch was
+        deleted), CapacityError, BusyError, ReadOnlyError, ClosedError: nothing moved then, and the edits are as
+        before; except for BusyError with ``.commit`` set: the commit happened, and only its durability is late.
+        Cost: one C call, no system call; microseconds.
         """
         edits = self._edits
         branch = self._branch
@@ -304,8 +312,11 @@ class Workspace(MutableMapping[str, bytes]):
             silence(call)
             attachment.pool.append(call)
         if n == lib.HS_UNCHANGED and branch is not None:
+            commit = branch.last_commit
+            self._base_snapshot = commit.snapshot
+            self._base = commit._record[RECORD_BASE]
             self._edits = {}
-            return branch.last_commit
+            return commit
         if n == lib.HS_CONFLICT or n == lib.HS_MOVED:
             raise self._conflict(make_snapshot(attachment, head), what)
         if n == lib.HS_DELETED:
@@ -331,11 +342,11 @@ class Workspace(MutableMapping[str, bytes]):
             ) from None
 
     def _conflict(self, head: Snapshot, what: str) -> ConflictError:
-        """All edits whose keys differ between base and head, with the three values."""
-        base = self.base
+        """All edits whose keys differ between base and head, in order, with the three values."""
+        base, edits = self.base, self.edits
         conflicts = tuple(
-            Conflict(path, base.get(path), self.edits[path], head.get(path))
-            for path in self._edits
+            Conflict(path, base.get(path), edits[path], head.get(path))
+            for path in sorted(edits)
             if _entry(base, path) != _entry(head, path)
         )
         if not conflicts:
@@ -362,9 +373,7 @@ class Said:
         try:
             self.message = message.encode()
             self.metadata = (
-                b""
-                if metadata is None
-                else json.dumps(dict(metadata), sort_keys=True, allow_nan=False).encode()
+                json.dumps(dict(metadata), sort_keys=True, allow_nan=False).encode() if metadata else b""
             )
         except UnicodeEncodeError:
             raise ValueError("the message holds a lone surrogate: it is no Unicode text") from None
@@ -424,18 +433,23 @@ def _entry(snapshot: Snapshot, path: str) -> object:
 
 def _bytes_of(value: object) -> bytes:
     """The bytes of a buffer: bytes themselves, a copy of anything else."""
-    if isinstance(value, bytes):
-        data = value
-    elif isinstance(value, str):
+    if isinstance(value, str):
         raise TypeError("a value is bytes-like, not str; encode it first")
-    else:
+    if not isinstance(value, bytes):
         try:
-            data = bytes(memoryview(value))  # type: ignore[arg-type]
+            view = memoryview(value)  # type: ignore[arg-type]
         except TypeError:
             raise TypeError(f"a value is bytes-like, not {type(value).__name__}") from None
-    if len(data) > config.VALUE_BYTES_MAX:
-        raise ValueError(f"a value has at most {config.VALUE_BYTES_MAX} bytes, this one has {len(data)}")
-    return data
+        with view:
+            _check_size(view.nbytes)
+            return bytes(view)
+    _check_size(len(value))
+    return bytes(value)
+
+
+def _check_size(size: int) -> None:
+    if size > config.VALUE_BYTES_MAX:
+        raise ValueError(f"a value has at most {config.VALUE_BYTES_MAX} bytes, this one has {size}")
 
 
 class _Packed:

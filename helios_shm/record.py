@@ -1,0 +1,44 @@
+"""The commit record's bytes, the same in the ring and in L2's log: csrc/hs_record.h draws them."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+# csrc/hs_record.h: type, version, flags, name size, 0, message size, metadata size | root, incarnation | parent word,
+# serial, sequence | time, latency, new bytes, reused bytes | new nodes, changed keys, retries, 0 | parent, second
+# parent
+RECORD = struct.Struct("<BBHHHII 32sQ QQQ qQQQ IIII 32s32s")
+RECORD_ROOT = slice(16, 48)
+RECORD_BASE = slice(16, 56)
+DELETED, HAS_PARENT, HAS_SECOND = 1, 2, 4
+
+
+@dataclass(frozen=True, slots=True)
+class RecordHead:
+    """The fields of a commit record that branches walk by."""
+
+    deleted: bool
+    name: str
+    root: bytes
+    incarnation: int
+    parent_word: int
+    serial: int
+    sequence: int
+    time_ns: int
+
+
+def record_head(record: bytes) -> RecordHead:
+    """Decode what a walk along a branch needs of a record."""
+    fields = RECORD.unpack_from(record)
+    name = record[RECORD.size : RECORD.size + fields[3]].decode()
+    return RecordHead(
+        deleted=bool(fields[2] & DELETED),
+        name=name,
+        root=fields[7],
+        incarnation=fields[8],
+        parent_word=fields[9],
+        serial=fields[10],
+        sequence=fields[11],
+        time_ns=fields[12],
+    )
