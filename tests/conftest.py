@@ -6,6 +6,7 @@
 """
 
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,14 +74,27 @@ def is_mapped(segment: str) -> bool:
     return False
 
 
+def abandoned(before: set[str], deadline: float) -> set[str]:
+    """New segments that stay though nobody has them mapped.
+
+    Other sessions' segments come and go meanwhile, and no event says so: hence the looks until the deadline.
+    """
+    while found := {name for name in segments() - before if not is_mapped(name)} & segments():
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.2)
+    return found
+
+
 @pytest.fixture(scope="session", autouse=True)
 def nothing_outlives_the_session() -> Iterator[None]:
     os.environ[SESSION_VARIABLE] = SESSION
     before = segments()
     yield
+    deadline = time.monotonic() + LEAVE_SECONDS_MAX
     _, alive = psutil.wait_procs(processes_of_session(), timeout=LEAVE_SECONDS_MAX)
     left = [name_process(process) for process in alive]
-    left += [f"segment {name}" for name in sorted(segments() - before) if not is_mapped(name)]
+    left += [f"segment {name}" for name in sorted(abandoned(before, deadline))]
     assert not left, "left behind by the tests: " + "; ".join(left)
 
 

@@ -53,6 +53,7 @@ C_FLOORS = [
     "hs_atomic",
     "hs_err",
     "hs_step",
+    "hs_clock",
     "hs_futex",
     "hs_spawn",
     "hs_blake3",
