@@ -38,8 +38,8 @@ PYTHON_FLOORS = [
 # What a user holds in hand makes and finds its neighbours: each such link up is an import inside a function,
 # and has its reason here.
 LINKS_UP = {
-    ("snapshot", "workspace"): "Snapshot.fork() makes a workspace",
     ("snapshot", "engine"): "Snapshot.engine, and unpickling, which opens the store",
+    ("branch", "engine"): "Branch.engine, and unpickling",
 }
 
 # Each of these is imported by one module only, so that there is one place to look at.
