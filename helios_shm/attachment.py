@@ -21,7 +21,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from enum import Enum
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from . import blobs, codec, config, lifecycle
 from ._capi import check, error, ffi, lib
@@ -31,6 +31,7 @@ from .l2 import BranchRow, Reader
 RECORD_BYTES_MAX = 66048
 _CALL_DATA_BYTES = 128 << 10
 _SEEN_ONCE_MAX = 8192
+_REMEMBERERS_MIN = 1024
 WORD_IN_L2 = 1 << 63
 
 
@@ -43,7 +44,7 @@ class Stale(Enum):
 class Call:
     """An hs_call with the memory that its results go to. Used by one thread at a time."""
 
-    __slots__ = ("c", "data", "memory", "said")
+    __slots__ = ("__weakref__", "c", "data", "memory", "said")
 
     def __init__(self, engine: Any, capacity: int = _CALL_DATA_BYTES) -> None:
         self.memory = ffi.new("uint8_t[]", capacity)
@@ -53,6 +54,12 @@ class Call:
         self.c.engine = engine
         self.c.data = self.memory
         self.c.capacity = capacity
+
+
+class Rememberer(Protocol):
+    """What keeps values that it read, and must not give them out after close."""
+
+    def _forget(self) -> None: ...
 
 
 class Deadline:
@@ -82,10 +89,12 @@ class Attachment:
         self.identity = lifecycle.identify(paths)
         self.uuid = self.identity.uuid
         self.readonly = readonly
-        self.users = 0
+        self.engines: weakref.WeakSet[Any] = weakref.WeakSet()  # open ones; the last to close closes this
         self.pool: list[Call] = []
         self._batches: list[Any] = []
-        self._made = 0
+        self._calls: weakref.WeakSet[Call] = weakref.WeakSet()
+        self._rememberers: list[weakref.ref[Rememberer]] = []
+        self._rememberers_max = _REMEMBERERS_MIN
         self._l1_bytes = l1_bytes
         self._lock = threading.Lock()
         self._pid = os.getpid()
@@ -95,7 +104,11 @@ class Attachment:
         # A store on a file system that cannot be written has no coordinator and no other processes' commits.
         self.private = not lifecycle.is_writable(paths)
         self.reader = Reader(paths, lock=not self.private)
-        self._attach()
+        try:
+            self._attach()
+        except BaseException:
+            self.reader.close()  # LMDB cannot be opened a second time while this one is
+            raise
         _attachments.add(self)
 
     # --- attaching, forking, closing ---
@@ -152,7 +165,7 @@ class Attachment:
         """Nothing of the parent's may be used; what is needed is made on first use."""
         self.pool = []
         self._batches = []
-        self._made = 0
+        self._calls = weakref.WeakSet()
         self._lock = threading.Lock()
 
     def _reattach(self) -> None:
@@ -181,8 +194,9 @@ class Attachment:
             try:
                 return self.pool.pop()
             except IndexError:
-                self._made += 1
-                return Call(self._engine)
+                call = Call(self._engine)
+                self._calls.add(call)
+                return call
 
     def call(self) -> Call:
         """A call from the pool; give it back with ``pool.append``."""
@@ -217,16 +231,30 @@ class Attachment:
         if self._pid != os.getpid():
             self.reader.abandon()
             return
-        returned = 0
-        while returned < self._made:  # calls inside other threads end within a slice of a wait
+        returned: list[Call] = []
+        while len(returned) < len(self._calls):  # calls inside other threads end within a slice of a wait
             try:
-                self.pool.pop()
-                returned += 1
+                returned.append(self.pool.pop())
             except IndexError:
                 time.sleep(0.001)
         lib.hs_engine_close(self._engine)
         self._engine = None
         self.reader.close()
+        for reference in self._rememberers:
+            if (rememberer := reference()) is not None:
+                rememberer._forget()
+
+    def __del__(self) -> None:
+        # Nobody holds anything of this store any more, and nobody closed it: give the slot back.
+        if getattr(self, "_engine", None) is not None and self._pid == os.getpid():
+            lib.hs_engine_close(self._engine)
+
+    def forget_on_close(self, rememberer: Rememberer) -> None:
+        """See that what this object remembers of the store cannot be read through it after close."""
+        self._rememberers.append(weakref.ref(rememberer))
+        if len(self._rememberers) > self._rememberers_max:
+            self._rememberers = [reference for reference in self._rememberers if reference() is not None]
+            self._rememberers_max = 2 * len(self._rememberers) + _REMEMBERERS_MIN
 
     # --- doing what a status asks for ---
 
@@ -336,7 +364,7 @@ class Attachment:
                 call.c, ref, word, row.root, row.serial, row.sequence, row.incarnation, row.deleted
             )
 
-    def row_of(self, name: str, word: int) -> BranchRow | None | Literal[Stale.STALE]:
+    def row_of(self, name: str, word: int) -> BranchRow | Literal[Stale.STALE] | None:
         """L2's row for a head word that the ring has no record of.
 
         None: L2 knows no such branch. STALE: the row is another head's, so the head has moved meanwhile; load it anew.
@@ -361,8 +389,8 @@ class Attachment:
         """Wait until all that this process published so far is in L2, synced. Raises BusyError at the deadline."""
         if self.private:
             return
-        target = lib.hs_round_target(self.engine)
-        while lib.hs_round_wait(self._engine, target, deadline.slice_ms()) != lib.HS_OK:
+        target = self._with_engine(lib.hs_round_target)
+        while self._with_engine(lib.hs_round_wait, target, deadline.slice_ms()) != lib.HS_OK:
             if deadline.passed():
                 raise BusyError(
                     f"{what}: the coordinator has not confirmed it in time; {self._who_holds_what()}"
@@ -377,7 +405,7 @@ class Attachment:
     def _who_holds_what(self) -> str:
         stats = self.stats()
         pids = ffi.new("uint64_t[]", 64)
-        count = lib.hs_engine_busy_pids(self._engine, pids, 64)
+        count = self._with_engine(lib.hs_engine_busy_pids, pids, 64)
         holders = ", ".join(str(int(pids[i])) for i in range(count)) or "no process"
         reason = lifecycle.coordinator_error(self.paths)
         return (
@@ -390,8 +418,16 @@ class Attachment:
     def stats(self) -> Any:
         """The core's counters, a struct hs_engine_stats."""
         out = ffi.new("hs_engine_stats *")
-        check(lib.hs_engine_stats_get(self.engine, out), "statistics")
+        check(self._with_engine(lib.hs_engine_stats_get, out), "statistics")
         return out
+
+    def _with_engine(self, function: Callable[..., int], *args: Any) -> int:
+        """Call a function that takes the engine alone; a call is held meanwhile, so that nobody closes the engine."""
+        call = self.call()
+        try:
+            return function(self._engine, *args)
+        finally:
+            self.pool.append(call)
 
 
 def empty_root() -> bytes:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
+from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +108,7 @@ class Branch:
                 self._known = (word, record)
                 return record
 
-    def _record_of(self, word: int) -> bytes | None | Stale:
+    def _record_of(self, word: int) -> bytes | Stale | None:
         """The record that a head word stands for: from the ring, else L2's newest."""
         record = self._ring_record(word)
         if record is not None:
@@ -168,6 +169,7 @@ class Branch:
             workspace._base = empty_root() + _NO_INCARNATION
         else:
             workspace._base = record[16:56]
+        workspace._base_snapshot = None
         workspace._edits = {}
         return workspace
 
@@ -247,14 +249,10 @@ class Branch:
         return self._log(limit)
 
     def _log(self, limit: int | None) -> Iterator[Commit]:
-        count = 0
-        for record, _ in self._records():
-            if limit is not None and count >= limit:
-                return
+        for record, _ in islice(self._records(), limit):
             yield commit_from_record(record, self._attachment)
-            count += 1
 
-    def _records(self, below: int | None = None) -> Iterator[tuple[bytes, RecordHead]]:
+    def _records(self) -> Iterator[tuple[bytes, RecordHead]]:
         """Records of this incarnation, newest first: along the chain while the ring has it, then L2's log."""
         record = self._existing()
         head = record_head(record)
@@ -286,7 +284,7 @@ class Branch:
             record = self._at_sequence(when)
         else:
             # In whole microseconds: a float of seconds is not exact enough to find a commit by its own time.
-            time_ns = (when.astimezone(timezone.utc) - EPOCH) // _MICROSECOND * 1000 + 999
+            time_ns = (when.astimezone(UTC) - EPOCH) // _MICROSECOND * 1000 + 999
             record = next((record for record, head in self._records() if head.time_ns <= time_ns), None)
         if record is None:
             raise NotFoundError(f"branch {self._name!r} has no commit {when}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from .attachment import Attachment
@@ -17,7 +17,7 @@ from .record import HAS_PARENT, HAS_SECOND, RECORD
 from .snapshot import Snapshot, make_snapshot
 from .types import JSON, CommitMetrics
 
-EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class _Recorded:

@@ -18,7 +18,7 @@ from . import lifecycle
 from ._capi import check, ffi, lib
 from .attachment import Attachment, Deadline, empty_root, iter_attachments
 from .branch import Branch, make_branch
-from .errors import ClosedError, NotFoundError
+from .errors import ClosedError, NotFoundError, ReadOnlyError
 from .record import record_head
 from .snapshot import Snapshot, make_snapshot
 from .types import Stats
@@ -29,6 +29,8 @@ _HEX = re.compile(r"[0-9a-f]+\Z")
 _WORDS_A_CALL = 1024
 
 _open_lock = threading.RLock()
+# What unpickling opened: no engine holds it, and the next pickle should find it.
+_kept: set[Attachment] = set()
 os.register_at_fork(
     before=_open_lock.acquire, after_in_parent=_open_lock.release, after_in_child=_open_lock.release
 )
@@ -63,6 +65,8 @@ def open(
             paths = lifecycle.create_ephemeral()
         else:
             paths = lifecycle.open_store(path, create=create and not readonly)
+            if not readonly and not lifecycle.is_writable(paths):
+                raise ReadOnlyError(f"{paths.root} cannot be written; open it with readonly=True")
         return _engine_over(paths, readonly, l1_bytes)
 
 
@@ -92,7 +96,7 @@ class Engine:
         engine = object.__new__(cls)
         engine._attachment = attachment
         engine._open = True
-        attachment.users += 1
+        attachment.engines.add(engine)
         return engine
 
     def _live(self) -> Attachment:
@@ -195,7 +199,7 @@ class Engine:
 
     def _by_prefix(self, digits: str) -> Snapshot:
         """The one recorded state whose id begins so. O(history)."""
-        found = set()
+        found: set[bytes] = set()
         for name in self.branches():
             with contextlib.suppress(NotFoundError):  # deleted since
                 roots = (head.root for _, head in self.branch(name)._records())
@@ -239,10 +243,9 @@ class Engine:
             return
         self._open = False
         attachment = self._attachment
-        with _open_lock:
-            attachment.users -= 1
-            if attachment.users > 0 or attachment.closed:
-                return
+        attachment.engines.discard(self)
+        if attachment.engines or attachment.closed:
+            return
         try:
             if (
                 sync
@@ -252,7 +255,10 @@ class Engine:
             ):
                 attachment.wait_durable(Deadline(None), "close")
         finally:
-            attachment.close()
+            with _open_lock:
+                if not attachment.engines:  # somebody may have opened the store meanwhile
+                    _kept.discard(attachment)
+                    attachment.close()
 
     def __enter__(self) -> Self:
         self._live()
@@ -272,7 +278,7 @@ def engine_of(attachment: Attachment) -> Engine:
     if attachment.closed:
         raise ClosedError(f"the engine of {attachment.paths.root} is closed")
     engine = Engine._over(attachment)
-    attachment.users -= 1  # it does not keep the attachment open
+    attachment.engines.discard(engine)  # it does not keep the attachment open
     return engine
 
 
@@ -286,7 +292,9 @@ def _attachment_for(uuid: bytes, path: str) -> Attachment:
             paths = lifecycle.open_store(path, create=False)
             if lifecycle.identify(paths).uuid != uuid:
                 raise NotFoundError("another store is there now")
-            return _engine_over(paths, False, None)._attachment
+            attachment = _engine_over(paths, not lifecycle.is_writable(paths), None)._attachment
+            _kept.add(attachment)
+            return attachment
         except NotFoundError as error:
             raise NotFoundError(f"store {uuid.hex()} is not open here and not at {path}: {error}") from None
 

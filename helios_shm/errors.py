@@ -17,7 +17,7 @@ A missing path is KeyError; bad input is ValueError or TypeError, raised before 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .commit import Commit
@@ -37,11 +37,11 @@ class ConflictError(HeliosError):
     conflicts: tuple[Conflict, ...]
 
     def __init__(self, message: str, conflicts: tuple[Conflict, ...] = ()) -> None:
-        super().__init__(message, conflicts)
+        super().__init__(message)
         self.conflicts = conflicts
 
-    def __str__(self) -> str:
-        return str(self.args[0])
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.conflicts)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -55,11 +55,11 @@ class BusyError(HeliosError, TimeoutError):
     commit: Commit | None
 
     def __init__(self, message: str, commit: Commit | None = None) -> None:
-        super().__init__(message, commit)
+        super().__init__(message)
         self.commit = commit
 
-    def __str__(self) -> str:
-        return str(self.args[0])
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.commit)
 
 
 class CapacityError(HeliosError):

@@ -31,7 +31,7 @@ class L1:
                     attachment.wait_for_room(deadline, "L1 put")
                     status = lib.hs_l1_put(call.c, value, len(value))
                 check(status, "L1 put")
-            return ffi.buffer(call.c.id)[:]
+            return bytes(ffi.buffer(call.c.id))
         finally:
             attachment.pool.append(call)
 

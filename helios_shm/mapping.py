@@ -7,7 +7,7 @@ and look up such a range (``Ranged``) gets the three views and their reversals f
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterator, KeysView, ValuesView
+from collections.abc import ItemsView, Iterator, KeysView, MappingView, ValuesView
 from typing import Generic, Protocol, TypeVar, cast
 
 from . import config
@@ -70,11 +70,8 @@ def within(key: bytes, bounds: Bounds) -> bool:
     return key >= start and (stop is None or key < stop)
 
 
-class _View:
-    # MappingView has a slot of its own: only one base of a class may add slots.
-    __slots__ = ()
-    _bounds: Bounds
-    _source: Ranged
+class _View(MappingView):
+    __slots__ = ("_bounds", "_source")
 
     def __init__(self, source: Ranged, bounds: Bounds = EVERYTHING) -> None:
         self._source = source
@@ -93,7 +90,7 @@ class _View:
 class Keys(_View, KeysView[str]):
     """Paths in order. Cost: one C call for some hundreds of them."""
 
-    __slots__ = ("_bounds", "_source")
+    __slots__ = ()
 
     def __contains__(self, path: object) -> bool:
         return self._holds(path)
@@ -108,7 +105,7 @@ class Keys(_View, KeysView[str]):
 class Items(_View, ItemsView[str, T], Generic[T]):
     """(path, value) in order."""
 
-    __slots__ = ("_bounds", "_source")
+    __slots__ = ()
 
     def __contains__(self, item: object) -> bool:
         if not isinstance(item, tuple) or len(item) != 2:
@@ -126,7 +123,7 @@ class Items(_View, ItemsView[str, T], Generic[T]):
 class Values(_View, ValuesView[T], Generic[T]):
     """Values in the order of their paths."""
 
-    __slots__ = ("_bounds", "_source")
+    __slots__ = ()
 
     def __contains__(self, value: object) -> bool:
         return any(each == value for each in self)

@@ -107,19 +107,22 @@ class Snapshot(Mapping[str, bytes]):
             call = attachment.pool.pop()
         except IndexError:
             call = attachment.acquire()
-        n = _get(call.c, self._root, key, len(key))
-        if 0 <= n < _ENCODED:
-            value: bytes = call.data[:n]
+        try:
+            n = _get(call.c, self._root, key, len(key))
+            value: bytes = call.data[:n] if 0 <= n < _ENCODED else self._get_slowly(call, n, path, key)
+        finally:
             attachment.pool.append(call)
-        else:
-            value = self._get_slowly(call, n, path, key)
-            n = len(value)
-        if n <= config.READ_VALUE_BYTES_MAX:
+        if len(value) <= config.READ_VALUE_BYTES_MAX:
             read = self._read
-            if len(read) >= config.READ_VALUES_MAX:
+            if not read:
+                attachment.forget_on_close(self)
+            elif len(read) >= config.READ_VALUES_MAX:
                 read.clear()
             read[path] = value
         return value
+
+    def _forget(self) -> None:
+        self._read.clear()
 
     def _absent(self, path: object) -> bytes:
         if not isinstance(path, str):
@@ -129,22 +132,18 @@ class Snapshot(Mapping[str, bytes]):
     def _get_slowly(self, call: Any, n: int, path: str, key: bytes) -> bytes:
         """Whatever is not a value in the call's memory: absent, in L2, encoded, or large."""
         attachment = self._attachment
-        try:
-            while n == lib.HS_MISSING and call.c.missing_kind == lib.HS_ENTRY_NODE:
-                attachment.resolve(call)
-                n = _get(call.c, self._root, key, len(key))
-            if n >= 0:
-                return attachment.decoded(call, n)
-            if n == lib.HS_NOT_FOUND:
-                raise KeyError(path)
-            if n == lib.HS_SMALL:
-                stat = self._stat(path)
-                return attachment.load_value(bytes.fromhex(stat.id), stat.size)
-            check(n if n != lib.HS_MISSING else 0, f"path {path!r} of snapshot {self.id}")
-            id, size = ffi.buffer(call.c.missing)[:], int(call.c.size)
-        finally:
-            attachment.pool.append(call)
-        return attachment.load_value(id, size)
+        while n == lib.HS_MISSING and call.c.missing_kind == lib.HS_ENTRY_NODE:
+            attachment.resolve(call)
+            n = _get(call.c, self._root, key, len(key))
+        if n >= 0:
+            return attachment.decoded(call, n)
+        if n == lib.HS_NOT_FOUND:
+            raise KeyError(path)
+        if n == lib.HS_SMALL:
+            stat = self._stat(path)
+            return attachment.load_value(bytes.fromhex(stat.id), stat.size)
+        check(n if n != lib.HS_MISSING else 0, f"path {path!r} of snapshot {self.id}")
+        return attachment.load_value(ffi.buffer(call.c.missing)[:], int(call.c.size))
 
     def __contains__(self, path: object) -> bool:
         if not isinstance(path, str):

@@ -58,7 +58,7 @@ class Workspace(MutableMapping[str, bytes]):
     _attachment: Attachment
     _branch: Branch | None
     _base: bytes  # root id; on a branch, followed by the incarnation (8 bytes)
-    _base_snapshot: Snapshot
+    _base_snapshot: Snapshot | None  # made when it is asked for
     _edits: dict[str, Edit]
 
     def __init__(self) -> None:
@@ -78,11 +78,10 @@ class Workspace(MutableMapping[str, bytes]):
     @property
     def base(self) -> Snapshot:
         """The snapshot that the edits are made to."""
-        try:
-            return self._base_snapshot
-        except AttributeError:
-            self._base_snapshot = make_snapshot(self._attachment, self._base[:32])
-            return self._base_snapshot
+        snapshot = self._base_snapshot
+        if snapshot is None:
+            snapshot = self._base_snapshot = make_snapshot(self._attachment, self._base[:32])
+        return snapshot
 
     @property
     def branch(self) -> Branch | None:
@@ -104,6 +103,7 @@ class Workspace(MutableMapping[str, bytes]):
         workspace._attachment = self._attachment
         workspace._branch = self._branch
         workspace._base = self._base
+        workspace._base_snapshot = self._base_snapshot
         workspace._edits = dict(self._edits)
         return workspace
 
@@ -166,7 +166,7 @@ class Workspace(MutableMapping[str, bytes]):
 
     def __contains__(self, path: object) -> bool:
         if path in self._edits:
-            return self._edits[path] is not None  # type: ignore[index]
+            return self._edits[path] is not None
         return path in self.base
 
     def __len__(self) -> int:
@@ -216,7 +216,9 @@ class Workspace(MutableMapping[str, bytes]):
     def _scan_items(self, bounds: Bounds, reverse: bool) -> Iterator[tuple[str, bytes]]:
         edits = self._edited(bounds)
         mine = sorted(
-            ((path, value) for path, value in edits.items() if value is not None), key=_path_of, reverse=reverse
+            ((path, value) for path, value in edits.items() if value is not None),
+            key=_path_of,
+            reverse=reverse,
         )
         theirs = (item for item in self.base._scan_items(bounds, reverse) if item[0] not in edits)
         return heapq.merge(mine, theirs, key=_path_of, reverse=reverse)
@@ -256,24 +258,26 @@ class Workspace(MutableMapping[str, bytes]):
                     call = attachment.pool.pop()
                 except IndexError:
                     call = attachment.acquire()
-                n = _commit_one(
-                    call.c,
-                    _NULL if branch is None else branch._ref,
-                    self._base,
-                    key,
-                    len(key),
-                    value,
-                    len(value),
-                )
+                try:
+                    n = _commit_one(
+                        call.c,
+                        _NULL if branch is None else branch._ref,
+                        self._base,
+                        key,
+                        len(key),
+                        value,
+                        len(value),
+                    )
+                except BaseException:  # Ctrl-C arrived meanwhile
+                    lib.hs_commit_cancel(call.c)
+                    attachment.pool.append(call)
+                    raise
                 if 0 < n < _LOOK_AFTER:
                     record = call.data[:n]
                     attachment.pool.append(call)
                     self._base = record[RECORD_ROOT] if branch is None else record[RECORD_BASE]
                     self._edits = {}
-                    try:
-                        del self._base_snapshot
-                    except AttributeError:
-                        pass
+                    self._base_snapshot = None
                     commit = commit_from_record(record, attachment)
                     if durable:
                         self._wait_durable(commit)
@@ -288,14 +292,20 @@ class Workspace(MutableMapping[str, bytes]):
         attachment = self._attachment
         if attachment.readonly:
             raise read_only_error(attachment)
-        packed = _Packed(attachment, self._edits)
         said = Said(message, metadata)
-        call = attachment.call()
-        said.tell(call)
-        call.c.no_rebase = not rebase
+        packed = _Packed(attachment, self._edits)
         branch = self._branch
         ref = _NULL if branch is None else branch._ref
-        n = lib.hs_commit_many(call.c, ref, self._base, packed.c)
+        call = attachment.call()
+        try:
+            said.tell(call)
+            call.c.no_rebase = not rebase
+            n = lib.hs_commit_many(call.c, ref, self._base, packed.c)
+        except BaseException:  # Ctrl-C arrived meanwhile
+            lib.hs_commit_cancel(call.c)
+            silence(call)
+            attachment.pool.append(call)
+            raise
         return self._finish(call, n, message, durable)
 
     def _finish(self, call: Call, n: int, message: str, durable: bool) -> Commit:
