@@ -46,10 +46,10 @@ GATHER_SLICE_MS = 4
 BUSY_ROUND_BYTES = 256 << 10
 # An ephemeral store is drained when so little of its ring is free, or when somebody asks.
 EPHEMERAL_FREE_SHARE = 0.5
-EPHEMERAL_PAUSE_MS = 50
+EPHEMERAL_PAUSE_MS = 20
 IDLE_MS = 200
 LINGER_SECONDS = 0.3
-CHUNKS_AHEAD = 8
+CHUNKS_AHEAD = 16
 CHECKPOINT_BYTES = 256 * MIB
 RETRY_SECONDS_MIN, RETRY_SECONDS_MAX = 0.1, 2.0
 # With nobody left who waits, a disk that stays full is left to the next open.

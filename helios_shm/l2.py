@@ -19,6 +19,8 @@ import shutil
 import struct
 import tempfile
 import threading
+import time
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +31,7 @@ from typing_extensions import Buffer
 
 from ._capi import check, ffi, lib
 from .codec import decode
-from .errors import CapacityError, CorruptError, FormatError, StoreError
+from .errors import CapacityError, ClosedError, CorruptError, FormatError, StoreError
 from .hashing import blake3
 from .store import FORMAT_VERSION, StorePaths
 
@@ -51,6 +53,7 @@ _BRANCH = struct.Struct("<BBHI6Qq32s")
 
 _CANDIDATES_MAX = 512  # all that a probe can meet
 _ATTEMPTS = 8
+_OPEN_PAUSES = (0.001, 0.002, 0.004, 0.008, 0.016)
 # A reader scans so few packs' tables of contents itself; beyond that it enters them in a table of its own.
 _SCAN_PACKS_MAX = 16
 
@@ -383,11 +386,31 @@ def _packs_between(txn: Any, packs: Any, low: int, high: int) -> Iterator[tuple[
             found = cursor.next()
 
 
+_readers: weakref.WeakSet[Reader] = weakref.WeakSet()
+_at_fork: list[Reader] = []
+
+
+def _before_fork() -> None:
+    for reader in list(_readers):
+        reader._lock.acquire()
+        reader._environment_close()
+        _at_fork.append(reader)
+
+
+def _after_fork() -> None:
+    while _at_fork:
+        _at_fork.pop()._lock.release()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+
+
 class Reader:
     """L2 as one process reads it: one for each process and store; thread-safe.
 
-    In a forked child the inherited one must be closed before anything else, then another is opened: LMDB's environment
-    does not survive a fork, and does not say so. ``lock=False``: for a store on a read-only file system.
+    An LMDB environment does not survive a fork, and does not say so; and if the child closes it, its parent's places in
+    the table of readers are gone. So every environment is closed before a fork, and opened anew on first use in
+    parent and child. ``lock=False``: for a store on a read-only file system.
     """
 
     def __init__(self, store: StorePaths, *, lock: bool = True) -> None:
@@ -398,38 +421,63 @@ class Reader:
         self._supplement = _Supplement()
         self._boot_id = boot_id()
         self._env: Any = None
+        self._closed = False
         self._open()
+        _readers.add(self)
 
     def _open(self) -> None:
+        """Open the environment. Others may be opening and closing it at the same time, which LMDB may trip over."""
         with translated(f"opening {self._paths.db}"):
-            self._env = _environment(self._paths.db, readonly=True, lock=self._lock_file)
+            for pause in (*_OPEN_PAUSES, None):
+                try:
+                    env = _environment(self._paths.db, readonly=True, lock=self._lock_file)
+                    break
+                except (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError):
+                    raise
+                except lmdb.Error:
+                    if pause is None:
+                        raise
+                    time.sleep(pause)
             self._packs, self._log, self._branches, self._meta = (
-                self._env.open_db(name, create=False) for name in _DATABASES
+                env.open_db(name, create=False) for name in _DATABASES
             )
+            self._env = env
 
-    def close(self) -> None:
-        """Close the environment and the locator. Idempotent. Safe, and needed, in a forked child."""
-        env, self._env, self._locator = self._env, None, None
+    def _environment_close(self) -> None:
+        env, self._env = self._env, None
         if env is not None:
             env.close()
 
+    def close(self) -> None:
+        """Close the environment and the locator. Idempotent; a use after it raises ClosedError."""
+        self._closed = True
+        self._environment_close()
+        self._locator = None
+
     def abandon(self) -> None:
-        """In a forked child: close what was inherited, before another is opened. Takes no lock: nobody would release it."""
+        """In a forked child: forget what is the parent's. Takes no lock: nobody would release it."""
         self.close()
+
+    def _begin(self) -> Any:
+        """A fresh read transaction, in an environment that is opened if a fork has closed it."""
+        if self._env is None:
+            if self._closed:
+                raise ClosedError(f"the reader of {self._paths.root} is closed")
+            self._open()
+        try:
+            return self._env.begin(buffers=True)
+        except lmdb.ReadersFullError:
+            self._env.reader_check()
+            return self._env.begin(buffers=True)
+        except lmdb.MapResizedError:
+            self._env.set_mapsize(0)
+            return self._env.begin(buffers=True)
 
     @contextlib.contextmanager
     def _transaction(self, what: str) -> Iterator[Any]:
         """A fresh read transaction; its buffers die with it."""
         with translated(what):
-            try:
-                txn = self._env.begin(buffers=True)
-            except lmdb.ReadersFullError:
-                self._env.reader_check()
-                txn = self._env.begin(buffers=True)
-            except lmdb.MapResizedError:
-                self._env.set_mapsize(0)
-                txn = self._env.begin(buffers=True)
-            with txn:
+            with self._begin() as txn:
                 yield txn
 
     def get(self, id: bytes) -> Entry | None:
@@ -465,7 +513,7 @@ class Reader:
         candidates = self._locator.find(id)
         if not candidates:
             return None
-        txn = self._env.begin(buffers=True)
+        txn = self._begin()
         try:
             return self._confirm(txn, id, candidates)
         finally:
