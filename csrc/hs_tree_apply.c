@@ -806,7 +806,7 @@ static int node_close(hs_apply *a, unsigned d)
 {
     uint64_t keys = 0, value_bytes = 0;
     hs_cached *replaced;
-    bool changed = !is_old_span(a, d);
+    bool changed = a->level >= a->cursor.top || !is_old_span(a, d); /* the old root is no entry of a level above */
     for (unsigned i = 0; i <= d && !changed; i++) changed = a->entries[i].changed;
     int status = HS_OK;
     if (changed) status = stage_make_room(a, 0);
@@ -946,14 +946,11 @@ static int level_measure(hs_apply *a)
 {
     size_t sets = 0, removes = 0;
     for (size_t i = 0; i < a->count; i++) *(edit_removes(a, i) ? &removes : &sets) += 1;
-    a->small = false;
-    a->counted = HS_TREE_SMALL + 1;
     bool large = sets > HS_TREE_SMALL || (a->has_old && old_entries_min(a) > HS_TREE_SMALL + removes);
-    if (!large) {
-        int status = level_count(a);
-        if (status != HS_OK) return status;
-        a->small = a->counted <= HS_TREE_SMALL;
-    }
+    int status = large ? HS_OK : level_count(a);
+    if (status != HS_OK) return status;
+    if (large) a->counted = HS_TREE_SMALL + 1;
+    a->small = a->counted <= HS_TREE_SMALL;
     a->small_known = true;
     return HS_OK;
 }
@@ -1047,6 +1044,7 @@ static int level_begin(hs_apply *a)
 {
     a->has_old = a->level <= a->cursor.top;
     a->next = a->closed = 0;
+    a->counted = 0;
     a->small_known = a->small = a->streaming = a->live = a->counting = a->cursor_stands = false;
     a->begun = true;
     return a->level < HS_LEVEL_MAX ? HS_OK : HS_CORRUPT;
