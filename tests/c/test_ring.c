@@ -107,8 +107,12 @@ static void impossible_items_are_refused(void) {
         CHECK_EQ_INT(hs_ring_put(&w.ring, &bad[i], &place, &added), HS_ARGUMENT);
         CHECK_EQ_INT(hs_ring_append(&w.ring, &bad[i], &place), HS_ARGUMENT);
     }
-    hs_ring_item largest = {.kind = HS_ENTRY_VALUE, .codec = HS_CODEC_LZ4, .id = id, .payload = big,
-                            .stored_size = HS_ENTRY_PAYLOAD_MAX, .raw_size = 1 << 30};
+    hs_ring_item largest = {.kind = HS_ENTRY_VALUE,
+                            .codec = HS_CODEC_LZ4,
+                            .id = id,
+                            .payload = big,
+                            .stored_size = HS_ENTRY_PAYLOAD_MAX,
+                            .raw_size = 1 << 30};
     CHECK_EQ_INT(hs_ring_put(&w.ring, &largest, &place, &added), HS_OK);
     CHECK_EQ_INT(hs_ring_flush(&w.ring), HS_OK);
     worker_leave(&w);
@@ -143,8 +147,10 @@ static void words_that_are_no_places_are_in_l2(void) {
     rig_make(&r, 4);
     CHECK_EQ_INT(hs_ring_read(&r.segment, HS_WORD_IN_L2 | 5, buffer, 64, &hit), HS_NOT_FOUND);
     CHECK_EQ_INT(hs_ring_read(&r.segment, 0, buffer, 64, &hit), HS_NOT_FOUND);
-    CHECK_EQ_INT(hs_ring_read(&r.segment, hs_place_make(1, 4, 0), buffer, 64, &hit), HS_NOT_FOUND); /* no such chunk */
-    CHECK_EQ_INT(hs_ring_read(&r.segment, hs_place_make(1, 2, 0), buffer, 64, &hit), HS_NOT_FOUND); /* no such generation */
+    CHECK_EQ_INT(hs_ring_read(&r.segment, hs_place_make(1, 4, 0), buffer, 64, &hit),
+                 HS_NOT_FOUND); /* no such chunk */
+    CHECK_EQ_INT(hs_ring_read(&r.segment, hs_place_make(1, 2, 0), buffer, 64, &hit),
+                 HS_NOT_FOUND); /* no such generation */
     rig_break(&r);
 }
 
@@ -179,14 +185,17 @@ static void damaged_cursor_leads_no_reader_out_of_the_chunk(void) {
     worker_join(&r, &w);
     thing t = thing_make(3, 100);
     store(&w, &t);
-    hs_store_release(&r.segment.chunks[0].word, hs_chunk_word_make(1, HS_CHUNK_SEALED, 0, (1u << HS_CHUNK_CURSOR_BITS) - 1));
+    hs_store_release(&r.segment.chunks[0].word,
+                     hs_chunk_word_make(1, HS_CHUNK_SEALED, 0, (1u << HS_CHUNK_CURSOR_BITS) - 1));
     CHECK_EQ_INT(find(&r.segment, &t), HS_OK);
     uint8_t *last = hs_chunk_address(&r.segment, 0, HS_CHUNK_UNITS - 4);
     hs_entry header = {.kind = HS_ENTRY_VALUE, .stored_size = 5000, .raw_size = 5000};
     uint8_t buffer[5000];
     hs_ring_hit hit;
     memcpy(last, &header, sizeof header);
-    CHECK_EQ_INT(hs_ring_read(&r.segment, hs_place_make(1, 0, HS_CHUNK_UNITS - 4), buffer, sizeof buffer, &hit), HS_CORRUPT);
+    CHECK_EQ_INT(
+        hs_ring_read(&r.segment, hs_place_make(1, 0, HS_CHUNK_UNITS - 4), buffer, sizeof buffer, &hit),
+        HS_CORRUPT);
     hs_store_release(&r.segment.chunks[0].persisted, UINT64_MAX);
     hs_drain_round round;
     drain_round(&r, &round); /* walks up to the damage, and ends */
@@ -230,7 +239,7 @@ static void full_ring_waits_with_its_chunks_sealed_and_published(void) {
     CHECK_EQ_INT(drain_round(&r, &round), count);
     CHECK_EQ_INT(round.chunks_sealed, 4);
     CHECK_EQ_INT(hs_ring_wait(&w.ring, 10000), HS_OK); /* the round was done since the put that had to wait */
-    for (uint64_t n = 0; n < count; n += 97) { /* freed, not yet overwritten: still a cache */
+    for (uint64_t n = 0; n < count; n += 97) {         /* freed, not yet overwritten: still a cache */
         thing t = thing_make(n, 2048);
         CHECK_EQ_INT(find(&r.segment, &t), HS_OK);
     }
@@ -336,7 +345,8 @@ static void writer_reaped_while_its_chunk_is_reused_yields_no_wrong_bytes(void) 
     uint64_t place;
     bool added;
     CHECK_EQ_INT(put(&suspect, &mine, &place, &added), HS_OK);
-    hs_store_release(&r.segment.chunks[0].word, hs_chunk_word_make(2, HS_CHUNK_IDLE, 0, 0)); /* reaped, freed, claimed, released */
+    hs_store_release(&r.segment.chunks[0].word,
+                     hs_chunk_word_make(2, HS_CHUNK_IDLE, 0, 0)); /* reaped, freed, claimed, released */
     other.ring.writer = (hs_chunk_writer){.chunk = 0, .generation = 2};
     CHECK_EQ_INT(hs_place_chunk(store(&other, &theirs)), 0);
     CHECK_EQ_INT(find(&r.segment, &theirs), HS_OK);
@@ -467,7 +477,8 @@ static void put_and_flush(void *context) {
 }
 
 static void death_at_each_step_of_a_put_leaves_it_whole_or_absent(void) {
-    const char *labels[] = {"append_header", "append_payload", "publish_before", "publish_after", "index_before", "index_after"};
+    const char *labels[] = {"append_header", "append_payload", "publish_before",
+                            "publish_after", "index_before",   "index_after"};
     for (int i = 0; i < 6; i++) {
         rig r;
         hs_drain_round round;
@@ -475,7 +486,8 @@ static void death_at_each_step_of_a_put_leaves_it_whole_or_absent(void) {
         CHECK(dies_at(labels[i], 1, put_and_flush, &r));
         thing t = thing_make(7, 600);
         CHECK_EQ_INT(find(&r.segment, &t), i == 5 ? HS_OK : HS_NOT_FOUND);
-        CHECK_EQ_INT(drain_round(&r, &round), i < 3 ? 0 : 1); /* what is published reaches L2, indexed or not */
+        CHECK_EQ_INT(drain_round(&r, &round),
+                     i < 3 ? 0 : 1); /* what is published reaches L2, indexed or not */
         CHECK_EQ_INT(round.damaged, 0);
         CHECK_EQ_INT(hs_drain_has_work(r.drain, 1), 0);
         worker w;

@@ -92,9 +92,9 @@ static void refused_after_write(size_t offset, const void *bytes, size_t size) {
 
 static void damaged_header_is_refused(void) {
     uint64_t wrong = UINT64_C(0x1234567890abcdef);
-    size_t fields[] = {offsetof(hs_segment_header, magic), offsetof(hs_segment_header, layout_version),
+    size_t fields[] = {offsetof(hs_segment_header, magic),       offsetof(hs_segment_header, layout_version),
                        offsetof(hs_segment_header, fingerprint), offsetof(hs_segment_header, store_uuid),
-                       offsetof(hs_segment_header, boot_id), offsetof(hs_segment_header, store_device),
+                       offsetof(hs_segment_header, boot_id),     offsetof(hs_segment_header, store_device),
                        offsetof(hs_segment_header, store_inode), offsetof(hs_segment_header, segment_size),
                        offsetof(hs_segment_header, chunk_count), offsetof(hs_segment_header, index_buckets),
                        offsetof(hs_segment_header, ring_offset), offsetof(hs_segment_header, index_offset)};
@@ -184,14 +184,16 @@ static int with_small_shm(uint64_t bytes) {
     hs_segment_config config = rig_config(8);
     hs_segment s;
     int status = hs_segment_create("/helios-test-small", &config, &s);
-    if (bytes < 1 << 20) return status == HS_NO_SPACE && access("/dev/shm/helios-test-small", F_OK) != 0 ? 0 : 12;
+    if (bytes < 1 << 20)
+        return status == HS_NO_SPACE && access("/dev/shm/helios-test-small", F_OK) != 0 ? 0 : 12;
     if (status != HS_OK) return 13;
     hs_participant self;
     hs_chunk_writer writer = {0};
     hs_participant_none(&self);
     uint32_t claimed = 0;
     while ((status = hs_chunk_claim(&s, &self, &writer, 100)) == HS_OK) {
-        memset(hs_chunk_address(&s, writer.chunk, 0), 1, HS_CHUNK_SIZE); /* memory that was promised is there */
+        memset(hs_chunk_address(&s, writer.chunk, 0), 1,
+               HS_CHUNK_SIZE); /* memory that was promised is there */
         writer.end = HS_CHUNK_UNITS;
         if (hs_chunk_publish(&s, &self, &writer) != HS_OK) return 14;
         hs_chunk_release(&s, &self, &writer, true);
@@ -228,7 +230,8 @@ static void chunk_is_allocated_once(void) {
 }
 
 static void every_status_has_a_text(void) {
-    for (int status = HS_OK; status >= HS_CLOSING; status--) CHECK(strcmp(hs_strerror(status), "unknown status") != 0);
+    for (int status = HS_OK; status >= HS_CLOSING; status--)
+        CHECK(strcmp(hs_strerror(status), "unknown status") != 0);
     CHECK(strcmp(hs_strerror(HS_CLOSING - 1), "unknown status") == 0);
     CHECK(strcmp(hs_strerror(17), hs_strerror(HS_OK)) == 0);
     CHECK_EQ_INT(hs_err_system(ENOMEM), HS_NO_MEMORY);
