@@ -40,6 +40,9 @@ enum hs_status {
 const char *hs_strerror(int status);
 int hs_errno(void);
 
+/* What an entry of the ring, or a row of a pack, is. */
+enum hs_entry_kind { HS_ENTRY_NODE = 1, HS_ENTRY_VALUE = 2, HS_ENTRY_RECORD = 3, HS_ENTRY_BLOB = 4 };
+
 /* ---- Hashing ------------------------------------------------------------------------------------------------------ */
 void hs_blake3(const uint8_t *in, size_t size, uint8_t out[32]); /* any length */
 uint64_t hs_key_hash(const void *key, size_t size); /* part of the node format: see hs_checksum.h */
@@ -132,9 +135,8 @@ int hs_drain_has_work(hs_drain *drain, int thorough);
 int hs_drain_participants(hs_drain *drain); /* living ones, probed */
 /* gather 0: say that one sleeps, look again, sleep until rung, at most wait_ms. gather 1: sleep without saying so, woken only by an urgent waiter. */
 int hs_drain_sleep(hs_drain *drain, unsigned wait_ms, int gather);
-int hs_drain_allocate_ahead(
-    hs_drain *drain,
-    uint32_t count); /* make memory of never used chunks ahead of the writers; returns how many */
+/* See that the `count` chunks next in ring order have memory, so that no writer waits for it; returns how many had none. */
+int hs_drain_allocate_ahead(hs_drain *drain, uint32_t count);
 int hs_drain_evict(
     hs_drain *drain); /* branch tags whose head is in L2, when the table fills; returns how many */
 void hs_drain_announce(hs_drain *drain, uint64_t epoch, uint64_t pid); /* who coordinates */

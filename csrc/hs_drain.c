@@ -523,7 +523,7 @@ int hs_drain_allocate_ahead(hs_drain *drain, uint32_t count) {
     const hs_segment *segment = drain->segment;
     uint64_t first = hs_load_relaxed(&segment->header->claim_hint) % segment->chunk_count;
     uint32_t made = 0;
-    for (uint32_t i = 1; i <= segment->chunk_count && made < count; i++) {
+    for (uint32_t i = 1; i <= segment->chunk_count && i <= count; i++) {
         uint32_t chunk = (uint32_t)((first + i) % segment->chunk_count);
         if (hs_load32_acquire(&segment->chunks[chunk].allocated)) continue;
         int status = hs_segment_allocate_chunk(segment, chunk);

@@ -409,8 +409,12 @@ class Coordinator:
             self._failing_since = now
             _LOG.error("a round failed and will be tried again: %s", error)
         note_error(self.paths, str(error))
-        if now - self._failing_since > GIVE_UP_SECONDS and lib.hs_drain_participants(self.drain) == 0:
-            raise error
+        if lib.hs_drain_participants(self.drain) == 0:
+            if not self.paths.root.exists():
+                lib.hs_engine_unlink(self._engine)
+                raise NotFoundError(f"{self.paths.root}: the store was removed") from error
+            if now - self._failing_since > GIVE_UP_SECONDS:
+                raise error
         time.sleep(self._retry)
         self._retry = min(2 * self._retry, RETRY_SECONDS_MAX)
         try:
@@ -441,10 +445,17 @@ class Coordinator:
                     return False
                 check(lib.hs_engine_unlink(self._engine), "giving the shared memory up")
                 if not self.durable:
-                    gone = lifecycle.detach_directory(self.paths)
+                    with contextlib.suppress(FileNotFoundError):
+                        gone = lifecycle.detach_directory(self.paths)
                 self._close()
         except BusyError:
             return False
+        except NotFoundError:
+            # The directory was removed under us. Nobody can come any more; the memory must not stay.
+            if lib.hs_drain_participants(self.drain) > 0:
+                return False
+            lib.hs_engine_unlink(self._engine)
+            self._close()
         if gone is not None:
             shutil.rmtree(gone, ignore_errors=True)
         return True
