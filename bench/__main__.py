@@ -11,6 +11,7 @@ import fnmatch
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -135,6 +136,8 @@ def main(words: list[str] | None = None) -> int:
     if not benchmarks:
         print(f"no benchmark is named like {options.only!r}; --list prints the names", file=sys.stderr)
         return 2
+    # Asked to end, it still removes its stores: SIGTERM becomes an exception, as Ctrl-C is one.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     setting = Setting(options.quick, options.disk, Path("/dev/shm"))
     about = machine(setting)
     for name, value in about.items():

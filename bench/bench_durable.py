@@ -35,7 +35,7 @@ def durable_committer(branch: helios_shm.Branch) -> Job:
 
 def durable(setting: Setting) -> Iterator[Row]:
     """Eight processes, each on its own branch, against one of them, in turns."""
-    seconds = setting.scale(500, 100) / 1000
+    seconds = setting.scale(500, 50) / 1000
     rates: dict[int, list[float]] = {1: [], 8: []}
     latencies: dict[int, list[int]] = {1: [], 8: []}
     with store(setting) as engine, ExitStack() as stack:

@@ -2,11 +2,9 @@
 
 from collections.abc import Iterator
 
-import helios_shm
-
 from .baselines import python_answer, python_ns
 from .harness import Row, Setting, Spread, Target
-from .states import directory
+from .states import directory, store, until_left
 
 OPEN = """
 import sys, time, helios_shm
@@ -22,13 +20,13 @@ def opening(setting: Setting) -> Iterator[Row]:
     fresh: list[int] = []
     standing: list[int] = []
     starts: list[int] = []
-    with directory(setting.disk) as parent, helios_shm.open(parent / "standing") as engine:
-        workspace = engine.branch("main").fork()
-        workspace["key"] = b"value"
-        workspace.commit()
-        for turn in range(setting.scale(25, 3)):
-            fresh.append(python_answer(OPEN, str(parent / f"new{turn}")))
-            standing.append(python_answer(OPEN, str(parent / "standing")))
+    with store(setting) as engine:
+        engine.branch("main", at=engine.empty)  # the segment is in use, not merely there
+        for _ in range(setting.scale(25, 2)):
+            with directory(setting.disk) as parent:
+                fresh.append(python_answer(OPEN, str(parent / "store")))
+                until_left(parent / "store")
+            standing.append(python_answer(OPEN, str(engine.path)))
             starts.append(python_ns("import helios_shm"))
     start = Spread.of(starts, "ns")
     for name, figures, limit in (("of a new store", fresh, 60e6), ("whose segment stands", standing, 20e6)):

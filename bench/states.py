@@ -7,6 +7,7 @@ Used by the bench_*.py files.
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,12 +15,15 @@ from pathlib import Path
 import lmdb
 
 import helios_shm
+from helios_shm import lifecycle
 from helios_shm.attachment import Attachment
+from helios_shm.store import StorePaths
 
 from .baselines import lmdb_fill, lmdb_open
 from .harness import Items, Run, Setting, Values, path_key
 
 SLICE = 50_000  # keys in one commit while a state is built
+LEAVE_SECONDS_MAX = 20.0
 
 
 @contextmanager
@@ -35,8 +39,19 @@ def directory(parent: Path) -> Iterator[Path]:
 @contextmanager
 def store(setting: Setting) -> Iterator[helios_shm.Engine]:
     """A new store on the disk, gone afterwards."""
-    with directory(setting.disk) as parent, helios_shm.open(parent / "store") as engine:
-        yield engine
+    with directory(setting.disk) as parent:
+        with helios_shm.open(parent / "store") as engine:
+            yield engine
+        until_left(parent / "store")
+
+
+def until_left(root: Path) -> None:
+    """Returns when the store's coordinator has ended too: its directory and segment can go then."""
+    deadline = time.monotonic() + LEAVE_SECONDS_MAX
+    while lifecycle.is_in_use(StorePaths.of(root)):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{root} is in use {LEAVE_SECONDS_MAX} s after it was closed")
+        time.sleep(0.01)
 
 
 def attachment(engine: helios_shm.Engine) -> Attachment:
