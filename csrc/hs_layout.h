@@ -8,6 +8,7 @@
 #ifndef HS_LAYOUT_H
 #define HS_LAYOUT_H
 #include <stddef.h>
+#include "helios_shm.h"
 #include "hs_atomic.h"
 
 #define HS_SEGMENT_MAGIC  UINT64_C(0x314d48536f696c48) /* "HlioSHM1" */
@@ -54,7 +55,6 @@ enum hs_chunk_state { HS_CHUNK_FREE = 0, HS_CHUNK_BUSY = 1, HS_CHUNK_IDLE = 2, H
 #define HS_INDEX_GENERATION_MASK  UINT64_C(0xfffff)
 
 /* An entry in a chunk; the payload follows, padded with zeros to a unit. */
-enum hs_entry_kind { HS_ENTRY_NODE = 1, HS_ENTRY_VALUE = 2, HS_ENTRY_RECORD = 3, HS_ENTRY_BLOB = 4 };
 enum hs_codec { HS_CODEC_RAW = 0, HS_CODEC_LZ4 = 1 };
 #define HS_ENTRY_CACHED      1u /* flag: L2 has it already (appended by a reader): the drain passes over it */
 #define HS_ENTRY_PAYLOAD_MAX (HS_CHUNK_SIZE / 2)

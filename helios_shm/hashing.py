@@ -6,9 +6,8 @@ with its many lanes and threads. An id is plain BLAKE3, 32 bytes.
 
 from __future__ import annotations
 
-from typing_extensions import Buffer
-
 from blake3 import blake3 as _blake3
+from typing_extensions import Buffer
 
 ID_SIZE = 32
 # Below this the threads cost more than they bring.
