@@ -45,7 +45,6 @@ from .errors import (
     StoreError,
 )
 from .hashing import blake3
-from .store import StorePaths as StorePaths
 from .store import (
     StoreInfo,
     check_directory,
@@ -55,6 +54,7 @@ from .store import (
     info_read,
     is_vacant,
 )
+from .store import StorePaths as StorePaths
 
 EPHEMERAL_PREFIX = "helios-ephemeral-"
 SHARED_MEMORY = Path("/dev/shm")
@@ -426,8 +426,8 @@ def _create_inside(paths: StorePaths, ephemeral: bool) -> None:
         try:
             _fill(paths, ephemeral)
         except BaseException:
-            for name in os.listdir(paths.root):
-                shutil.rmtree(paths.root / name, ignore_errors=True)
+            for path in list(paths.root.iterdir()):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
             raise
     finally:
         _lock_close(fd)
