@@ -133,7 +133,8 @@ static int map(int fd, const parts *p, uint32_t chunk_count, hs_segment *out) {
     out->chunks = (hs_chunk_slot *)(void *)(base + p->chunks);
     out->ring = base + p->ring;
     memcpy(out->seed, out->header->seed, sizeof out->seed);
-    /* A first touch of a page costs more than a put: take the tables' faults now, sixteen pages at a time. */
+    /* A first touch of a page costs more than a put: take the tables' faults now, sixteen at a time where the pages were
+     * touched before (by whoever made the segment). */
     for (uint64_t offset = 0; offset < p->ring; offset += RING_ALIGNMENT)
         (void)hs_load_relaxed((const hs_word *)(const void *)(base + offset));
     return HS_OK;
@@ -151,7 +152,8 @@ static int header_fill(hs_segment *segment, const hs_segment_config *config, con
     header->store_device = config->store_device;
     header->store_inode = config->store_inode;
     header->nonce = random[0];
-    hs_store_relaxed(&header->round_done_ns, hs_clock_ns(CLOCK_MONOTONIC)); /* nothing is older than the segment */
+    hs_store_relaxed(&header->round_done_ns,
+                     hs_clock_ns(CLOCK_MONOTONIC)); /* nothing is older than the segment */
     header->seed[0] = segment->seed[0] = random[1];
     header->seed[1] = segment->seed[1] = random[2];
     header->segment_size = p->size;
@@ -183,6 +185,7 @@ static int build(int fd, const hs_segment_config *config, hs_segment *out) {
     hs_segment segment;
     if (status == HS_OK) status = map(fd, &p, (uint32_t)chunks, &segment);
     if (status != HS_OK) return status;
+    (void)madvise(segment.base, p.ring, MADV_POPULATE_WRITE_);
     status = header_fill(&segment, config, &p);
     if (status != HS_OK)
         munmap(segment.base, segment.size);
