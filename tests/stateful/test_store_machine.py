@@ -1,0 +1,363 @@
+"""A store beside its plain-Python twin: whatever is done to both, they agree, root ids included.
+
+The ring is the smallest there is, and some values are large: states leave L1 while the machine runs, and are read
+from L2. Every rule looks at what it touched; the invariant looks at every branch.
+"""
+
+import itertools
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, TypeAlias
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+import helios_shm
+from helios_shm.types import KINDS
+from tests import model
+
+BRANCHES = ("main", "side", "été")
+RING_BYTES = 4 << 20
+BALLAST_BYTES = 48 << 10
+# Enough ballast to go once around the ring.
+BALLAST_KEYS = 2 * RING_BYTES // BALLAST_BYTES
+
+keys = st.one_of(
+    st.sampled_from([f"k{i:03}" for i in range(60)]),
+    st.sampled_from(["a", "a/", "a/b", "a/é", "a/€", "a/\U0001f600", "\0", "\x7f", "z" * 30]),
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6),
+)
+values = st.one_of(
+    st.binary(max_size=4),
+    st.sampled_from([0, 64, 65, 4095, 4096, 20_000, 300_000]).map(lambda size: b"v" * size),
+)
+Edit: TypeAlias = tuple[str, tuple[int, bytes] | None]
+edits = st.lists(st.tuples(keys, st.none() | st.tuples(st.sampled_from(range(4)), values)), max_size=40)
+bounds = st.none() | keys
+branches = st.sampled_from(BRANCHES)
+
+
+Taken: TypeAlias = tuple[helios_shm.Snapshot, model.State]
+
+
+@dataclass
+class Pair:
+    """A workspace and its twin. ``incarnation``: of its branch when it was forked; None if there was none."""
+
+    real: helios_shm.Workspace
+    twin: model.Workspace
+    generation: int
+    incarnation: int | None = None
+
+
+class StoreMachine(RuleBasedStateMachine):
+    path: ClassVar[Path]
+    places = itertools.count()
+
+    workspaces = Bundle("workspaces")
+    snapshots = Bundle("snapshots")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = f"{next(self.places)}/"
+        self.model = model.Model()
+        self.deletions = dict.fromkeys(BRANCHES, 0)
+        self.generation = 0
+        self.open()
+
+    def open(self) -> None:
+        self.engine = helios_shm.open(self.path, l1_bytes=RING_BYTES)
+        self.handles = {name: self.engine.branch(self.place + name) for name in BRANCHES}
+        self.generation += 1
+
+    def teardown(self) -> None:
+        self.engine.close(sync=False)
+
+    # --- what both sides show ---
+
+    def agree(self, snapshot: helios_shm.Snapshot, state: model.State) -> None:
+        assert snapshot.id == model.root_id(state).hex()
+        assert len(snapshot) == len(state)
+        assert snapshot.nbytes == sum(len(value) for _, value in state.values())
+
+    def agree_in_full(self, mapping: helios_shm.Snapshot | helios_shm.Workspace, state: model.State) -> None:
+        expected = [(key.decode(), value) for key, (_, value) in model.scan(state)]
+        assert list(mapping.items()) == expected
+        assert list(reversed(mapping.items())) == expected[::-1]
+        assert list(mapping) == [key for key, _ in expected]
+        assert len(mapping) == len(expected)
+
+    def here(self, snapshot: helios_shm.Snapshot) -> helios_shm.Snapshot:
+        """The snapshot again, if the store was reopened since."""
+        return self.engine.snapshot(snapshot.id)
+
+    # --- making states ---
+
+    @initialize(target=snapshots)
+    def nothing(self) -> Taken:
+        return self.engine.empty, {}
+
+    @rule(target=workspaces, name=branches)
+    def fork_branch(self, name: str) -> Pair:
+        if name not in self.model.branches:
+            assert self.handles[name].head == self.engine.empty
+        incarnation = self.deletions[name] if name in self.model.branches else None
+        return Pair(self.handles[name].fork(), self.model.fork(name), self.generation, incarnation)
+
+    @rule(target=workspaces, taken=snapshots)
+    def fork_snapshot(self, taken: Taken) -> Pair:
+        return Pair(self.here(taken[0]).fork(), model.Workspace(taken[1]), self.generation)
+
+    def is_open(self, pair: Pair) -> bool:
+        """A workspace does not outlive its engine."""
+        return pair.generation == self.generation
+
+    @rule(pair=workspaces, edits=edits)
+    def edit(self, pair: Pair, edits: list[Edit]) -> None:
+        if not self.is_open(pair):
+            return
+        workspace, twin = pair.real, pair.twin
+        for key, entry in edits:
+            if entry is not None:
+                kind, value = entry
+                workspace.put(key, value, kind=KINDS[kind])
+                twin.put(key.encode(), value, kind)
+            elif key.encode() in twin.state():
+                del workspace[key]
+                twin.remove(key.encode())
+            else:
+                with pytest.raises(KeyError):
+                    del workspace[key]
+        assert workspace.edits == {
+            key.decode(): None if entry is None else entry[1] for key, entry in twin.edits.items()
+        }
+
+    @rule(pair=workspaces)
+    def read_workspace(self, pair: Pair) -> None:
+        if self.is_open(pair):
+            self.agree_in_full(pair.real, pair.twin.state())
+
+    @rule(target=workspaces, pair=workspaces)
+    def fork_workspace(self, pair: Pair) -> Pair:
+        return Pair(pair.real.fork(), pair.twin.fork(), pair.generation, pair.incarnation)
+
+    @rule(pair=workspaces)
+    def discard(self, pair: Pair) -> None:
+        pair.real.discard()
+        pair.twin.discard()
+
+    def lost_its_branch(self, pair: Pair) -> bool:
+        """Was the branch that the workspace was forked from deleted since?"""
+        if pair.incarnation is None:
+            return False
+        name = str(pair.twin.branch)
+        return name not in self.model.branches or self.deletions[name] != pair.incarnation
+
+    @rule(target=snapshots, pair=workspaces, rebase=st.booleans())
+    def commit(self, pair: Pair, rebase: bool) -> Taken:
+        workspace, twin = pair.real, pair.twin
+        if not self.is_open(pair):
+            return self.engine.empty, {}
+        name, before = twin.branch, dict(twin.edits)
+        if self.lost_its_branch(pair):
+            with pytest.raises(helios_shm.NotFoundError):
+                workspace.commit("too late")
+            assert set(workspace.edits) == {key.decode() for key in before}
+            return workspace.base, twin.base
+        moved = name is not None and model.diff(twin.base, self.model.head(name)) != []
+        message = f"{len(before)} edits"
+        try:
+            if moved and not rebase:
+                conflicts = {key for key, _, _ in model.diff(twin.base, self.model.head(str(name)))}
+                raise model.Conflict(sorted(conflicts & before.keys()))
+            sequence = None if name is None else self.model.sequence(name)
+            if not before and name is not None:
+                self.model.branches.setdefault(name, [{}]).append(self.model.head(name))
+                twin.base = self.model.head(name)
+            else:
+                self.model.commit(twin)
+        except model.Conflict as expected:
+            with pytest.raises(helios_shm.ConflictError) as raised:
+                workspace.commit(message, rebase=rebase)
+            assert raised.value.keys == tuple(key.decode() for key in expected.keys)
+            head = self.model.head(str(name))
+            for conflict in raised.value.conflicts:
+                key = conflict.path.encode()
+                assert conflict.base == twin.base.get(key, (0, None))[1]
+                assert conflict.ours == (before[key] or (0, None))[1]
+                assert conflict.theirs == head.get(key, (0, None))[1]
+            assert set(workspace.edits) == {key.decode() for key in before}
+            return workspace.base, twin.base
+        commit = workspace.commit(message, rebase=rebase)
+        assert commit.message == message
+        assert commit.branch == (None if name is None else self.place + name)
+        assert commit.sequence == (None if sequence is None else sequence + 1)
+        assert workspace.base == commit.snapshot
+        assert not workspace.edits
+        self.agree(commit.snapshot, twin.base)
+        if name is not None:
+            pair.incarnation = self.deletions[name]
+        return commit.snapshot, twin.base
+
+    # --- moving branches ---
+
+    @rule(name=branches, taken=snapshots)
+    def restore(self, name: str, taken: Taken) -> None:
+        commit = self.handles[name].restore(self.here(taken[0]), "back")
+        self.model.branches.setdefault(name, [{}]).append(taken[1])
+        assert commit.sequence == self.model.sequence(name)
+        assert commit.message == "back"
+
+    @rule(name=branches, expected=snapshots, taken=snapshots)
+    def compare_and_set(
+        self,
+        name: str,
+        expected: Taken,
+        taken: Taken,
+    ) -> None:
+        branch = self.handles[name]
+        if name not in self.model.branches:
+            with pytest.raises(helios_shm.NotFoundError):
+                branch.compare_and_set(self.here(expected[0]), self.here(taken[0]))
+            return
+        matches = self.model.head(name) == expected[1]
+        assert branch.compare_and_set(self.here(expected[0]), self.here(taken[0])) is matches
+        if matches:
+            self.model.branches[name].append(taken[1])
+
+    @rule(name=branches)
+    def delete(self, name: str) -> None:
+        if name not in self.model.branches:
+            with pytest.raises(helios_shm.NotFoundError):
+                self.handles[name].delete()
+            return
+        self.handles[name].delete()
+        self.model.delete(name)
+        self.deletions[name] += 1
+
+    @rule(name=branches, taken=snapshots)
+    def create(self, name: str, taken: Taken) -> None:
+        if name in self.model.branches:
+            with pytest.raises(helios_shm.ExistsError):
+                self.engine.branch(self.place + name, at=self.here(taken[0]))
+            return
+        self.engine.branch(self.place + name, at=self.here(taken[0]))
+        self.model.branches[name] = [{}, taken[1]]
+
+    # --- looking ---
+
+    @rule(name=branches, data=st.data())
+    def history(self, name: str, data: st.DataObject) -> None:
+        states = self.model.branches.get(name, [{}])[1:]
+        if not states:
+            with pytest.raises(helios_shm.NotFoundError):
+                self.handles[name].at(1)
+            return
+        commits = list(self.handles[name].log())
+        assert [commit.sequence for commit in commits] == list(range(len(states), 0, -1))
+        assert [commit.snapshot.id for commit in commits] == [
+            model.root_id(state).hex() for state in states[::-1]
+        ]
+        sequence = data.draw(st.integers(1, len(states)))
+        assert self.handles[name].at(sequence) == commits[len(states) - sequence]
+        with pytest.raises(helios_shm.NotFoundError):
+            self.handles[name].at(len(states) + 1)
+
+    @rule(taken=snapshots)
+    def read_snapshot(self, taken: Taken) -> None:
+        snapshot, state = self.here(taken[0]), taken[1]
+        self.agree(snapshot, state)
+        self.agree_in_full(snapshot, state)
+        for key, (kind, value) in state.items():
+            stat = snapshot.stat(key.decode())
+            assert (stat.kind, stat.size, snapshot[key.decode()]) == (KINDS[kind], len(value), value)
+
+    @rule(taken=snapshots, prefix=st.just("") | keys, start=bounds, stop=bounds)
+    def read_range(
+        self,
+        taken: Taken,
+        prefix: str,
+        start: str | None,
+        stop: str | None,
+    ) -> None:
+        snapshot, state = self.here(taken[0]), taken[1]
+        low, high = (None if bound is None else bound.encode() for bound in (start, stop))
+        expected = [key.decode() for key, _ in model.scan(state, prefix.encode(), low, high)]
+        view = snapshot.keys(prefix, start=start, stop=stop)
+        assert list(view) == expected
+        assert list(reversed(view)) == expected[::-1]
+        assert len(view) == len(expected)
+
+    @rule(pair=workspaces, prefix=st.just("") | keys, start=bounds, stop=bounds)
+    def read_workspace_range(
+        self,
+        pair: Pair,
+        prefix: str,
+        start: str | None,
+        stop: str | None,
+    ) -> None:
+        if not self.is_open(pair):
+            return
+        low, high = (None if bound is None else bound.encode() for bound in (start, stop))
+        found = model.scan(pair.twin.state(), prefix.encode(), low, high)
+        view = pair.real.items(prefix, start=start, stop=stop)
+        assert list(view) == [(key.decode(), value) for key, (_, value) in found]
+        assert len(view) == len(found)
+
+    @rule(old=snapshots, new=snapshots)
+    def diff(self, old: Taken, new: Taken) -> None:
+        found = self.here(old[0]).diff(self.here(new[0]))
+        changes = model.diff(old[1], new[1])
+        assert found.added == tuple(key.decode() for key, before, _ in changes if before is None)
+        assert found.removed == tuple(key.decode() for key, _, after in changes if after is None)
+        assert found.changed == tuple(
+            key.decode() for key, a, b in changes if a is not None and b is not None
+        )
+
+    # --- what the store goes through ---
+
+    @precondition(lambda self: self.generation < 4)
+    @rule(sync=st.booleans())
+    def reopen(self, sync: bool) -> None:
+        self.engine.close(sync=sync)
+        self.open()
+
+    @rule(seed=st.integers(0, 3))
+    def push_everything_out_of_l1(self, seed: int) -> None:
+        ballast = random.Random(seed)
+        workspace = self.engine.empty.fork()
+        for i in range(BALLAST_KEYS):
+            workspace[f"ballast/{i}"] = ballast.randbytes(BALLAST_BYTES)
+        workspace.commit()
+
+    @rule()
+    def sync(self) -> None:
+        self.engine.sync()
+
+    @invariant()
+    def branches_agree(self) -> None:
+        assert self.engine.branches(self.place) == sorted(self.place + name for name in self.model.branches)
+        for name, branch in self.handles.items():
+            assert branch.head.id == model.root_id(self.model.head(name)).hex()
+
+
+def test_store_and_twin_agree_after_every_step(store_path: Path) -> None:
+    # One store for all runs, each with branches of its own: a store's coordinator takes longer to start than a run.
+    StoreMachine.path = store_path
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        StoreMachine,
+        settings=settings(
+            max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )
