@@ -4,10 +4,8 @@
     csrc/hs_*.c ------------------------------------------+--> helios_shm/_native.*.so
 
 Run by setuptools alone (setup.py names the ``ffi`` below), from a source tree or an unpacked sdist.
-HELIOS_COVERAGE=1 in the environment builds the sources with gcov's counters, for the project's own tests.
 """
 
-import os
 from pathlib import Path
 
 from cffi import FFI
@@ -18,6 +16,7 @@ _CSRC = _ROOT / "csrc"
 _HEADER = _CSRC / "helios_shm.h"
 
 _COMPILE_ARGS = [
+    "-O2",
     "-std=gnu11",
     "-Wall",
     "-Wextra",
@@ -49,8 +48,6 @@ def _relative(pattern: str) -> list[str]:
 
 
 def _ffi() -> FFI:
-    coverage = os.environ.get("HELIOS_COVERAGE") == "1"
-    tuning = ["-O0", "-g", "--coverage", "-fprofile-update=atomic"] if coverage else ["-O2"]
     builder = FFI()
     builder.cdef(_cdef())
     builder.set_source(
@@ -59,8 +56,8 @@ def _ffi() -> FFI:
         sources=_relative("hs_*.c"),
         depends=_relative("*.h"),
         include_dirs=["csrc"],
-        extra_compile_args=_COMPILE_ARGS + tuning,
-        extra_link_args=["-pthread"] + (["--coverage"] if coverage else []),
+        extra_compile_args=_COMPILE_ARGS,
+        extra_link_args=["-pthread"],
         libraries=["rt"],
     )
     return builder
