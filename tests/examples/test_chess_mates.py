@@ -26,6 +26,8 @@ ROOT = Path(__file__).parents[2]
 PROBLEMS = load()
 # Far more than an end on request takes: it bounds a hang.
 END_S_MAX = 30.0
+# An environment variable that all processes of one command inherit, its coordinator too, wherever they end up.
+MARK = "CHESS_MATES_TEST"
 
 
 # --- the problem set: proven by exhaustive search, which shares no code with the search under test ---
@@ -327,6 +329,7 @@ def running_command(*arguments: str) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env=os.environ | {MARK: str(time.monotonic_ns())},
         start_new_session=True,
     )
     try:
@@ -339,22 +342,48 @@ def running_command(*arguments: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
+def processes_like(process: psutil.Process) -> list[psutil.Process]:
+    """All processes that carry the mark of `process`, itself included."""
+    mark = process.environ()[MARK]
+    found = []
+    for other in psutil.process_iter():
+        with suppress(psutil.Error):
+            if other.environ().get(MARK) == mark:
+                found.append(other)
+    return found
+
+
 def pool_workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
     """The forked workers: they have the command line of their parent."""
     parent = psutil.Process(process.pid)
     return [child for child in parent.children() if child.cmdline() == parent.cmdline()]
 
 
-def shared_memory_names() -> set[str]:
-    return {path.name for path in Path("/dev/shm").glob("helios*")}
+def segments() -> dict[int, str]:
+    """The segments of all stores of this machine, by inode: a mapping tells that for sure, and no name."""
+    return {entry.inode(): entry.name for entry in os.scandir("/dev/shm") if entry.name.startswith("helios")}
+
+
+def segment_of(process: subprocess.Popen[str]) -> int:
+    """The inode of the one segment that a process has mapped."""
+    maps = Path(f"/proc/{process.pid}/maps").read_text().splitlines()
+    (inode,) = {int(line.split()[4]) for line in maps if "/dev/shm/" in line} & segments().keys()
+    return inode
+
+
+def assert_nothing_is_left(started: list[psutil.Process], segment: int) -> None:
+    # The coordinator follows as soon as it has seen that nobody is left; the segment goes with it.
+    _, alive = psutil.wait_procs(started, timeout=END_S_MAX)
+    assert not alive
+    assert segment not in segments()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_signal_to_the_group_ends_the_command_cleanly(signum: signal.Signals) -> None:
-    segments_before = shared_memory_names()
     with running_command() as process:
         workers = pool_workers(process)
-        descendants = psutil.Process(process.pid).children(recursive=True)
+        segment, started = segment_of(process), processes_like(psutil.Process(process.pid))
+        assert len(started) > 1 + len(workers)  # The coordinator is on its way by now.
         os.killpg(process.pid, signum)
         _, errors = process.communicate(timeout=END_S_MAX)
     assert process.returncode == 128 + signum
@@ -363,10 +392,7 @@ def test_signal_to_the_group_ends_the_command_cleanly(signum: signal.Signals) ->
     ]
     assert len(workers) == 2
     assert not any(worker.is_running() for worker in workers)
-    # The coordinator follows as soon as it has seen that nobody is left; the segment goes with it.
-    _, alive = psutil.wait_procs(descendants, timeout=END_S_MAX)
-    assert not alive
-    assert not shared_memory_names() - segments_before
+    assert_nothing_is_left(started, segment)
 
 
 def test_workers_leave_an_interrupt_to_their_parent() -> None:
@@ -379,6 +405,7 @@ def test_workers_leave_an_interrupt_to_their_parent() -> None:
 
 def test_second_interrupt_ends_workers_that_hang() -> None:
     with running_command() as process:
+        segment, started = segment_of(process), processes_like(psutil.Process(process.pid))
         workers = pool_workers(process)
         for worker in workers:
             worker.suspend()
@@ -388,5 +415,4 @@ def test_second_interrupt_ends_workers_that_hang() -> None:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=0.2)
         assert process.returncode == 128 + signal.SIGINT
-        _, alive = psutil.wait_procs(workers, timeout=END_S_MAX)
-        assert not alive
+    assert_nothing_is_left(started, segment)
