@@ -9,20 +9,20 @@
 #include "hs_base.h"
 
 /* Every label, once, in the order of the protocol. */
+/* clang-format off */
 #define HS_STEPS(X)                                                                                          \
-    X(claim_before)                                                                                          \
-    X(claim_after)                         /* writer: the chunk word FREE or IDLE -> BUSY */                 \
-        X(append_header) X(append_payload) /* writer: an entry's bytes, not yet published */                 \
-        X(publish_before) X(publish_after) /* writer: the cursor moved by compare-and-swap */                \
-        X(index_before) X(index_after)     /* writer: the index word */                                      \
-        X(head_before) X(head_after)       /* writer: the branch's head word */                              \
-        X(release_before) X(release_after) /* writer: BUSY -> IDLE or SEALED */                              \
-        X(tag_before) X(tag_after)         /* writer: a branch tag enters the table */                       \
-        X(join_locked) X(join_after)       /* a participant: lock taken; slot filled */                      \
-        X(collect_reaped) X(collect_heads) X(collect_cursors) /* coordinator: the three passes */            \
-        X(txn_before) X(txn_after) /* coordinator: the synced transaction (called from Python) */            \
-        X(locator_after) X(marks_after) X(free_after)                                                        \
-            X(round_after) /* coordinator: what follows the transaction */
+  X(claim_before) X(claim_after)             /* writer: the chunk word FREE or IDLE -> BUSY */               \
+  X(append_header) X(append_payload)         /* writer: an entry's bytes, not yet published */               \
+  X(publish_before) X(publish_after)         /* writer: the cursor moved by compare-and-swap */              \
+  X(index_before) X(index_after)             /* writer: the index word */                                    \
+  X(head_before) X(head_after)               /* writer: the branch's head word */                            \
+  X(release_before) X(release_after)         /* writer: BUSY -> IDLE or SEALED */                            \
+  X(tag_before) X(tag_after)                 /* writer: a branch tag enters the table */                     \
+  X(join_locked) X(join_after)               /* a participant: lock taken; slot filled */                    \
+  X(collect_reaped) X(collect_heads) X(collect_cursors) /* coordinator: the three passes */                  \
+  X(txn_before) X(txn_after)                 /* coordinator: the synced transaction (called from Python) */  \
+  X(locator_after) X(marks_after) X(free_after) X(round_after) /* coordinator: what follows it */
+/* clang-format on */
 
 #define HS_STEP_ENUM(label) HS_STEP_##label,
 enum hs_step { HS_STEPS(HS_STEP_ENUM) HS_STEP_COUNT };
