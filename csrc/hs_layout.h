@@ -93,7 +93,7 @@ typedef struct hs_segment_header {
         branch_word_next; /* numbers for HS_WORD_IN_L2 words; only the coordinator draws them after creation */
     hs_word32 evicting;   /* the coordinator is removing branch tags: nobody may insert one */
     hs_word32 evict_wanted; /* 1 + the home of a window that was found full; 0 none */
-    hs_word round_done_ns; /* monotonic clock, when the last round was done; segments live within one boot */
+    hs_word round_done_ns;  /* monotonic clock, when the last round was done; segments live within one boot */
     uint8_t pad1[8];
     hs_word32 bell, sleeping;          /* futex: work for the coordinator; it says that it sleeps */
     hs_word32 done_bell, done_waiters; /* futex: a round was done (chunks freed, commits durable) */

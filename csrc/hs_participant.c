@@ -34,9 +34,7 @@ static void slot_fill(hs_participant_slot *slot) {
     hs_store32_release(&slot->state, 1);
 }
 
-void hs_participant_none(hs_participant *out) {
-    *out = (hs_participant){.fd = -1, .index = HS_OWNER_NONE};
-}
+void hs_participant_none(hs_participant *out) { *out = (hs_participant){.fd = -1, .index = HS_OWNER_NONE}; }
 
 /* Lock the byte of some free slot. Its index, HS_FULL or another status. */
 static int slot_lock(const hs_segment *segment, int fd) {

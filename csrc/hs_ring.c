@@ -151,7 +151,9 @@ static int reaped(hs_ring *ring) {
 }
 
 /* More in a counter that its owner alone writes. */
-static void count(hs_word *counter, uint64_t more) { hs_store_relaxed(counter, hs_load_relaxed(counter) + more); }
+static void count(hs_word *counter, uint64_t more) {
+    hs_store_relaxed(counter, hs_load_relaxed(counter) + more);
+}
 
 /* Enter what is pending; what finds no word stays, moved to the front. */
 static int index_pending(hs_ring *ring) {
