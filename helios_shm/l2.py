@@ -20,7 +20,6 @@ import struct
 import tempfile
 import threading
 import time
-import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +32,7 @@ from ._capi import check, ffi, lib
 from .codec import decode
 from .errors import CapacityError, ClosedError, CorruptError, FormatError, StoreError
 from .hashing import blake3
-from .store import FORMAT_VERSION, StorePaths
+from .store import FORMAT_VERSION, StorePaths, identity
 
 NODE, VALUE, BLOB = 1, 2, 4
 
@@ -314,7 +313,7 @@ def log_records(block: bytes, what: str) -> tuple[int, list[memoryview]]:
         or blake3(block[:-_LOG_SUM_SIZE]) != block[-_LOG_SUM_SIZE:]
     ):
         raise CorruptError(f"{what}: its checksum fails")
-    magic, count, first = _LOG_HEADER.unpack_from(block)
+    _magic, count, first = _LOG_HEADER.unpack_from(block)
     places = struct.unpack_from(f"<{count + 1}I", block, _LOG_HEADER.size)
     view = memoryview(block)
     return first, [view[places[i] : places[i + 1]] for i in range(count)]
@@ -386,20 +385,36 @@ def _packs_between(txn: Any, packs: Any, low: int, high: int) -> Iterator[tuple[
             found = cursor.next()
 
 
-_readers: weakref.WeakSet[Reader] = weakref.WeakSet()
-_at_fork: list[Reader] = []
+class _Shared:
+    """The environment of one store in this process: LMDB allows one, however many readers there are."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.users = 0
+        self.env: Any = None
+        self.databases: list[Any] = []
+
+    def close(self) -> None:
+        env, self.env = self.env, None
+        if env is not None:
+            env.close()
+
+
+_shared: dict[tuple[int, int], _Shared] = {}
+_shared_lock = threading.Lock()
 
 
 def _before_fork() -> None:
-    for reader in list(_readers):
-        reader._lock.acquire()
-        reader._environment_close()
-        _at_fork.append(reader)
+    _shared_lock.acquire()
+    for shared in _shared.values():
+        shared.lock.acquire()
+        shared.close()
 
 
 def _after_fork() -> None:
-    while _at_fork:
-        _at_fork.pop()._lock.release()
+    for shared in _shared.values():
+        shared.lock.release()
+    _shared_lock.release()
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
@@ -416,14 +431,22 @@ class Reader:
     def __init__(self, store: StorePaths, *, lock: bool = True) -> None:
         self._paths = store
         self._lock_file = lock
-        self._lock = threading.Lock()
         self._locator: Locator | None = None
         self._supplement = _Supplement()
         self._boot_id = boot_id()
-        self._env: Any = None
         self._closed = False
-        self._open()
-        _readers.add(self)
+        with translated(f"opening {store.db}"):
+            self._key = identity(store.db)
+        with _shared_lock:
+            self._shared = _shared.setdefault(self._key, _Shared())
+            self._shared.users += 1
+        self._lock = self._shared.lock
+        try:
+            with self._lock:
+                self._begin().abort()
+        except BaseException:
+            self.close()
+            raise
 
     def _open(self) -> None:
         """Open the environment. Others may be opening and closing it at the same time, which LMDB may trip over."""
@@ -438,47 +461,48 @@ class Reader:
                     if pause is None:
                         raise
                     time.sleep(pause)
-            self._packs, self._log, self._branches, self._meta = (
-                env.open_db(name, create=False) for name in _DATABASES
-            )
-            self._env = env
-
-    def _environment_close(self) -> None:
-        env, self._env = self._env, None
-        if env is not None:
-            env.close()
+            self._shared.databases = [env.open_db(name, create=False) for name in _DATABASES]
+            self._shared.env = env
 
     def close(self) -> None:
-        """Close the environment and the locator. Idempotent; a use after it raises ClosedError."""
-        self._closed = True
-        self._environment_close()
+        """Close the environment, if no other reader uses it, and the locator. Idempotent; then uses raise ClosedError."""
+        with _shared_lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._shared.users -= 1
+            if self._shared.users == 0:
+                with self._lock:
+                    self._shared.close()
+                del _shared[self._key]
         self._locator = None
 
     def abandon(self) -> None:
-        """In a forked child: forget what is the parent's. Takes no lock: nobody would release it."""
+        """In a forked child: forget it. Nothing in it is the parent's, so this is ``close``."""
         self.close()
 
     def _begin(self) -> Any:
         """A fresh read transaction, in an environment that is opened if a fork has closed it."""
-        if self._env is None:
-            if self._closed:
-                raise ClosedError(f"the reader of {self._paths.root} is closed")
+        if self._closed:
+            raise ClosedError(f"the reader of {self._paths.root} is closed")
+        if self._shared.env is None:
             self._open()
+        self._packs, self._log, self._branches, self._meta = self._shared.databases
+        env = self._shared.env
         try:
-            return self._env.begin(buffers=True)
+            return env.begin(buffers=True)
         except lmdb.ReadersFullError:
-            self._env.reader_check()
-            return self._env.begin(buffers=True)
+            env.reader_check()
+            return env.begin(buffers=True)
         except lmdb.MapResizedError:
-            self._env.set_mapsize(0)
-            return self._env.begin(buffers=True)
+            env.set_mapsize(0)
+            return env.begin(buffers=True)
 
     @contextlib.contextmanager
     def _transaction(self, what: str) -> Iterator[Any]:
         """A fresh read transaction; its buffers die with it."""
-        with translated(what):
-            with self._begin() as txn:
-                yield txn
+        with translated(what), self._begin() as txn:
+            yield txn
 
     def get(self, id: bytes) -> Entry | None:
         """The entry of this id; None if L2 has none.

@@ -26,7 +26,7 @@ import time
 import uuid as uuids
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
@@ -467,7 +467,7 @@ def _fill(paths: StorePaths, ephemeral: bool) -> None:
         os.close(os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     uuid = uuids.uuid4().bytes
     l2.create(paths.db, uuid)
-    created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    created = datetime.now(UTC).isoformat(timespec="seconds")
     _write_synced(paths.info, info_bytes(StoreInfo(uuid, created, ephemeral)), sync=not ephemeral)
     if not ephemeral:
         for directory in (paths.locks, paths.blobs, paths.db, paths.root):

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from helios_shm import blobs
 from helios_shm.errors import CapacityError, CorruptError, StoreError
 from helios_shm.hashing import blake3

@@ -5,11 +5,12 @@ import tracemalloc
 
 import lz4.block
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from helios_shm import codec
 from helios_shm.config import LZ4_BYTES_MIN
 from helios_shm.errors import CorruptError
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 @given(st.binary(max_size=100), st.integers(0, 400))

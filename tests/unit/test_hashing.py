@@ -3,6 +3,7 @@
 import os
 
 import pytest
+
 from helios_shm._capi import ffi, lib
 from helios_shm.hashing import blake3, matches
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import lz4.block
 import pytest
+
 from helios_shm import l2, lifecycle
 from helios_shm._capi import ffi, lib
 from helios_shm.errors import CapacityError, ClosedError, CorruptError, FormatError, StoreError
@@ -332,6 +333,16 @@ def test_an_open_reader_sees_what_is_committed_after_it_opened(store: StorePaths
         put(writer, value(b"two"))
         assert ask(b"two") == "b'two'"
         child.stdin.close()
+
+
+def test_two_readers_of_one_store_in_one_process_get_along(store: StorePaths, both: Both) -> None:
+    both.put(value(b"one"))
+    first, second = Reader(store), Reader(store)
+    assert first.get(blake3(b"one")) == second.get(blake3(b"one")) is not None
+    first.close()
+    assert second.get(blake3(b"one")) is not None
+    second.close()
+    assert l2._shared == {}
 
 
 def test_a_closed_reader_says_so(store: StorePaths) -> None:

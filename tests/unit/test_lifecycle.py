@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from helios_shm import lifecycle, store
 from helios_shm.errors import (
     BusyError,
