@@ -63,13 +63,19 @@ def segments() -> set[str]:
 
 
 def is_mapped(segment: str) -> bool:
-    """True while a living process has the segment mapped: if none of ours does, another session does."""
-    wanted = str(SHARED_MEMORY / segment)
-    for process in psutil.process_iter():
+    """True while a living process has the segment mapped: if none of ours does, another session does.
+
+    Told by inode: a segment is linked under its name when it is whole, so the kernel's maps do not know the name.
+    """
+    try:
+        inode = str((SHARED_MEMORY / segment).stat().st_ino)
+    except FileNotFoundError:
+        return False
+    for maps in Path("/proc").glob("[0-9]*/maps"):
         try:
-            if any(region.path == wanted for region in process.memory_maps(grouped=True)):
+            if any("/dev/shm/" in line and line.split()[4] == inode for line in maps.read_text().splitlines()):
                 return True
-        except (psutil.Error, OSError):
+        except OSError:
             continue
     return False
 
