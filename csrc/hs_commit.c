@@ -161,24 +161,36 @@ static int head_from_record(hs_engine *engine, const hs_branch_ref *branch, uint
     return HS_OK;
 }
 
+/* The head word, and the slot that it was read from still the branch's after the load: an evicted slot may be given to another
+ * branch at any time, but not while its tag is still ours. */
+static int head_word(hs_engine *engine, hs_branch_ref *branch, uint64_t *word) {
+    for (;;) {
+        int status = branch_slot(engine, branch);
+        if (status != HS_OK) return status;
+        *word = hs_branch_head_load(&engine->segment, branch->slot); /* E3 acquire */
+        if (hs_branch_slot_is(&engine->segment, branch->slot, branch->name, branch->name_size)) return HS_OK;
+    }
+}
+
 /* What the branch's head is now: from the private cache, the ring, or (HS_HEAD_IN_L2) from what Python provides. */
 static int head_load(hs_call *call, hs_branch_ref *branch, hs_head *out) {
     hs_engine *engine = call->engine;
-    int status = branch_slot(engine, branch);
-    if (status != HS_OK) return status;
-    hs_head *known = &engine->heads[branch->slot];
+    uint64_t tried = 0;
     for (;;) {
-        uint64_t word = hs_branch_head_load(&engine->segment, branch->slot); /* E3 acquire */
-        call->word = word;
-        if (known->known && known->word == word) break;
-        if (word & HS_WORD_IN_L2) return HS_HEAD_IN_L2;
-        status = head_from_record(engine, branch, word, known);
-        if (status == HS_OK) break;
-        if (status != HS_NOT_FOUND) return status;
-        if (hs_branch_head_load(&engine->segment, branch->slot) == word) return HS_HEAD_IN_L2;
+        int status = head_word(engine, branch, &call->word);
+        if (status != HS_OK) return status;
+        uint64_t word = call->word;
+        hs_head *known = &engine->heads[branch->slot];
+        if (!known->known || known->word != word) {
+            if ((word & HS_WORD_IN_L2) || word == tried) return HS_HEAD_IN_L2;
+            tried = word; /* its record may be reused while we read: then the head has moved, or L2 has it */
+            status = head_from_record(engine, branch, word, known);
+            if (status == HS_NOT_FOUND) continue;
+            if (status != HS_OK) return status;
+        }
+        *out = *known;
+        return HS_OK;
     }
-    *out = *known;
-    return HS_OK;
 }
 
 static bool is_absent(const hs_head *head) { return head->serial == 0 || head->deleted; }
@@ -578,8 +590,7 @@ void hs_commit_cancel(hs_call *call) {
 
 int hs_branch_word(hs_call *call, hs_branch_ref *branch) {
     hs_engine_lock(call->engine);
-    int status = branch_slot(call->engine, branch);
-    if (status == HS_OK) call->word = hs_branch_head_load(&call->engine->segment, branch->slot);
+    int status = head_word(call->engine, branch, &call->word);
     hs_engine_unlock(call->engine);
     return status;
 }
