@@ -30,31 +30,26 @@ struct hs_cache {
 
 /* --- places --- */
 
-static inline uint32_t place_of(const hs_cache *cache, const hs_cached *cached)
-{
+static inline uint32_t place_of(const hs_cache *cache, const hs_cached *cached) {
     uint64_t offset = (uint64_t)((const uint8_t *)cached - cache->face.slabs[cached->slab].base);
     return (uint32_t)cached->slab << 16 | (uint32_t)(offset >> 5) | 1u;
 }
 
-static inline hs_cached *at_place(const hs_cache *cache, uint32_t place)
-{
+static inline hs_cached *at_place(const hs_cache *cache, uint32_t place) {
     return (hs_cached *)(void *)(cache->face.slabs[place >> 16].base + ((place & 0xFFFEu) << 5));
 }
 
-hs_link hs_cache_link(const hs_cache *cache, const hs_cached *cached)
-{
+hs_link hs_cache_link(const hs_cache *cache, const hs_cached *cached) {
     return (uint64_t)cache->face.slabs[cached->slab].generation << 32 | place_of(cache, cached);
 }
 
 /* --- the table: bounded probing; a crowd of equal tags costs look-ups from the ring, never time without bound --- */
 
-static inline uint64_t *bucket_of(const hs_cache *cache, uint32_t tag, unsigned tried)
-{
+static inline uint64_t *bucket_of(const hs_cache *cache, uint32_t tag, unsigned tried) {
     return cache->table + ((tag + tried) & (cache->buckets - 1)) * BUCKET_WORDS;
 }
 
-hs_cached *hs_cache_get(hs_cache *cache, const uint8_t id[32])
-{
+hs_cached *hs_cache_get(hs_cache *cache, const uint8_t id[32]) {
     uint32_t tag = hs_load_u32(id);
     for (unsigned tried = 0; tried < BUCKETS_TRIED; tried++) {
         const uint64_t *bucket = bucket_of(cache, tag, tried);
@@ -71,8 +66,7 @@ hs_cached *hs_cache_get(hs_cache *cache, const uint8_t id[32])
 }
 
 /* Words of a bucket stand without gaps. Where all four are full, one word of the first is forgotten. */
-static void table_put(hs_cache *cache, uint64_t word)
-{
+static void table_put(hs_cache *cache, uint64_t word) {
     uint32_t tag = (uint32_t)(word >> 32);
     for (unsigned tried = 0; tried < BUCKETS_TRIED; tried++) {
         uint64_t *bucket = bucket_of(cache, tag, tried);
@@ -85,8 +79,7 @@ static void table_put(hs_cache *cache, uint64_t word)
     bucket_of(cache, tag, 0)[(word >> 1) % BUCKET_WORDS] = word;
 }
 
-static void table_remove(hs_cache *cache, uint64_t word)
-{
+static void table_remove(hs_cache *cache, uint64_t word) {
     for (unsigned tried = 0; tried < BUCKETS_TRIED; tried++) {
         uint64_t *bucket = bucket_of(cache, (uint32_t)(word >> 32), tried);
         for (unsigned i = 0; i < BUCKET_WORDS; i++) {
@@ -101,8 +94,7 @@ static void table_remove(hs_cache *cache, uint64_t word)
 }
 
 /* Twice the buckets. Without memory for it the table stays as it is, and forgets. */
-static void table_grow(hs_cache *cache)
-{
+static void table_grow(hs_cache *cache) {
     uint64_t old_buckets = cache->buckets, *old = cache->table;
     uint64_t *table = old_buckets < (UINT64_C(1) << 31) ? aligned_alloc(64, old_buckets * 2 * 64) : NULL;
     if (!table) return;
@@ -116,9 +108,9 @@ static void table_grow(hs_cache *cache)
 
 /* --- slabs --- */
 
-static uint8_t *slab_map(size_t size)
-{
-    uint8_t *raw = mmap(NULL, size * 2, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+static uint8_t *slab_map(size_t size) {
+    uint8_t *raw =
+        mmap(NULL, size * 2, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (raw == MAP_FAILED) return NULL;
     uint8_t *base = (uint8_t *)hs_align_up((uintptr_t)raw, size);
     if (base > raw) munmap(raw, (size_t)(base - raw));
@@ -129,8 +121,7 @@ static uint8_t *slab_map(size_t size)
 }
 
 /* An index without memory, or -1. */
-static int32_t slab_index(hs_cache *cache)
-{
+static int32_t slab_index(hs_cache *cache) {
     for (uint32_t i = 0; i < cache->slab_capacity; i++)
         if (!cache->face.slabs[i].base) return (int32_t)i;
     uint32_t capacity = cache->slab_capacity ? cache->slab_capacity * 2 : 64;
@@ -146,8 +137,7 @@ static int32_t slab_index(hs_cache *cache)
 }
 
 /* A fresh slab becomes the current one. */
-static bool slab_begin(hs_cache *cache)
-{
+static bool slab_begin(hs_cache *cache) {
     int32_t index = slab_index(cache);
     if (index < 0) return false;
     uint8_t *base = cache->idle ? cache->idle : slab_map(cache->slab_size);
@@ -167,8 +157,7 @@ static bool slab_begin(hs_cache *cache)
 }
 
 /* The oldest slab's memory is given up; its links end. */
-static void slab_end(hs_cache *cache)
-{
+static void slab_end(hs_cache *cache) {
     hs_cache_slab *slab = cache->face.slabs + cache->oldest;
     cache->oldest = slab->next;
     if (cache->oldest < 0) cache->current = -1;
@@ -184,8 +173,7 @@ static void slab_end(hs_cache *cache)
 
 /* --- nodes --- */
 
-hs_cached *hs_cache_reserve(hs_cache *cache, const hs_node *shape, unsigned blocks)
-{
+hs_cached *hs_cache_reserve(hs_cache *cache, const hs_node *shape, unsigned blocks) {
     size_t links = shape->type == HS_NODE_INNER ? shape->count * sizeof(hs_link) : 0;
     size_t size = hs_align_up(sizeof(hs_cached) + links + hs_align_up(shape->size, 4) + 32u * blocks, 64);
     hs_cache_slab *slab = cache->current >= 0 ? cache->face.slabs + cache->current : NULL;
@@ -204,8 +192,7 @@ hs_cached *hs_cache_reserve(hs_cache *cache, const hs_node *shape, unsigned bloc
     return cached;
 }
 
-void hs_cache_enter(hs_cache *cache, hs_cached *cached)
-{
+void hs_cache_enter(hs_cache *cache, hs_cached *cached) {
     hs_cache_slab *slab = cache->face.slabs + cached->slab;
     assert((uint8_t *)cached == slab->base + slab->filled);
     slab->filled += cached->size;
@@ -215,8 +202,7 @@ void hs_cache_enter(hs_cache *cache, hs_cached *cached)
     table_put(cache, (uint64_t)hs_load_u32(cached->id) << 32 | place_of(cache, cached));
 }
 
-int hs_cache_add(hs_cache *cache, const uint8_t id[32], const uint8_t *bytes, size_t size, bool trusted)
-{
+int hs_cache_add(hs_cache *cache, const uint8_t id[32], const uint8_t *bytes, size_t size, bool trusted) {
     if (hs_cache_get(cache, id)) return HS_OK;
     hs_node node;
     int status = hs_node_open(bytes, size, &node);
@@ -241,8 +227,7 @@ int hs_cache_add(hs_cache *cache, const uint8_t id[32], const uint8_t *bytes, si
 /* --- eviction --- */
 
 /* Move a node of the oldest slab to the current one. */
-static bool node_keep(hs_cache *cache, hs_cached *old)
-{
+static bool node_keep(hs_cache *cache, hs_cached *old) {
     hs_cached *kept = hs_cache_reserve(cache, &old->node, old->blocks);
     if (!kept) return false;
     uint16_t slab = kept->slab;
@@ -256,8 +241,7 @@ static bool node_keep(hs_cache *cache, hs_cached *old)
 }
 
 /* At most half of the slab is kept, so that each eviction makes room. */
-static void evict_oldest(hs_cache *cache)
-{
+static void evict_oldest(hs_cache *cache) {
     hs_cache_slab slab = cache->face.slabs[cache->oldest];
     size_t kept = 0;
     for (uint32_t at = 0; at < slab.filled;) {
@@ -274,14 +258,12 @@ static void evict_oldest(hs_cache *cache)
     slab_end(cache);
 }
 
-void hs_cache_trim(hs_cache *cache)
-{
+void hs_cache_trim(hs_cache *cache) {
     while (cache->slabs_in_use * cache->slab_size > cache->limit && cache->oldest != cache->current)
         evict_oldest(cache);
 }
 
-void hs_cache_after_fork(hs_cache *cache)
-{
+void hs_cache_after_fork(hs_cache *cache) {
     if (cache->idle) munmap(cache->idle, cache->slab_size);
     cache->idle = NULL;
     slab_begin(cache); /* without memory for it the old slab goes on */
@@ -289,15 +271,13 @@ void hs_cache_after_fork(hs_cache *cache)
 
 /* --- life --- */
 
-static size_t slab_size_for(size_t limit)
-{
+static size_t slab_size_for(size_t limit) {
     size_t size = SLAB_SIZE_MAX;
     while (size > SLAB_SIZE_MIN && size > limit / 8) size /= 2;
     return size;
 }
 
-int hs_cache_new(size_t limit, hs_cache **out)
-{
+int hs_cache_new(size_t limit, hs_cache **out) {
     hs_cache *cache = calloc(1, sizeof *cache);
     if (!cache) return HS_NO_MEMORY;
     cache->limit = limit;
@@ -314,8 +294,7 @@ int hs_cache_new(size_t limit, hs_cache **out)
     return HS_OK;
 }
 
-void hs_cache_free(hs_cache *cache)
-{
+void hs_cache_free(hs_cache *cache) {
     if (!cache) return;
     if (cache->spare.release) cache->spare.release(cache->spare.object);
     while (cache->oldest >= 0) slab_end(cache);
@@ -328,9 +307,9 @@ void hs_cache_free(hs_cache *cache)
 uint64_t hs_cache_epoch(const hs_cache *cache) { return cache->epoch; }
 hs_cache_spare *hs_cache_spare_slot(hs_cache *cache) { return &cache->spare; }
 
-void hs_cache_stats_get(const hs_cache *cache, hs_cache_stats *out)
-{
+void hs_cache_stats_get(const hs_cache *cache, hs_cache_stats *out) {
     uint64_t bytes = 0;
-    for (int32_t i = cache->oldest; i >= 0; i = cache->face.slabs[i].next) bytes += cache->face.slabs[i].filled;
+    for (int32_t i = cache->oldest; i >= 0; i = cache->face.slabs[i].next)
+        bytes += cache->face.slabs[i].filled;
     *out = (hs_cache_stats){cache->nodes, bytes, cache->limit, cache->evicted};
 }

@@ -42,18 +42,17 @@ typedef uint64_t hs_link; /* 0: none */
 
 typedef struct hs_cached {
     uint8_t id[32];
-    hs_node node;     /* node.bytes points behind the links */
-    uint32_t size;    /* of all of it, a multiple of 64 */
+    hs_node node;  /* node.bytes points behind the links */
+    uint32_t size; /* of all of it, a multiple of 64 */
     uint16_t slab;
-    uint8_t used;     /* since the last trim that came by */
-    uint8_t blocks;   /* number of chaining values kept; 0 if unknown or the node has more than one chunk */
+    uint8_t used;   /* since the last trim that came by */
+    uint8_t blocks; /* number of chaining values kept; 0 if unknown or the node has more than one chunk */
 } hs_cached;
 _Static_assert(sizeof(hs_cached) == 64, "a node's head is one cache line");
 
 static inline hs_link *hs_cached_links(hs_cached *cached) { return (hs_link *)(cached + 1); }
-static inline uint32_t (*hs_cached_chain(hs_cached *cached))[8]
-{
-    return (uint32_t(*)[8])(void *)((uint8_t *)cached + cached->size - 32u * cached->blocks);
+static inline uint32_t (*hs_cached_chain(hs_cached *cached))[8] {
+    return (uint32_t (*)[8])(void *)((uint8_t *)cached + cached->size - 32u * cached->blocks);
 }
 
 /* The node of an id, or NULL. */
@@ -90,8 +89,7 @@ typedef struct hs_cache_face {
     hs_cache_slab *slabs;
 } hs_cache_face;
 
-static inline hs_cached *hs_cache_follow(hs_cache *cache, hs_link link)
-{
+static inline hs_cached *hs_cache_follow(hs_cache *cache, hs_link link) {
     if (link == 0) return NULL;
     const hs_cache_slab *slab = ((const hs_cache_face *)(const void *)cache)->slabs + (uint16_t)(link >> 16);
     if (slab->generation != (uint32_t)(link >> 32)) return NULL;

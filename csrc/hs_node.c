@@ -4,16 +4,14 @@
 
 /* --- keys --- */
 
-int hs_bytes_compare(const uint8_t *a, size_t a_size, const uint8_t *b, size_t b_size)
-{
+int hs_bytes_compare(const uint8_t *a, size_t a_size, const uint8_t *b, size_t b_size) {
     size_t common = a_size < b_size ? a_size : b_size;
     int order = common ? memcmp(a, b, common) : 0;
     if (order) return order;
     return (a_size > b_size) - (a_size < b_size);
 }
 
-int hs_key_compare(const hs_key *a, const uint8_t *b, size_t b_size)
-{
+int hs_key_compare(const hs_key *a, const uint8_t *b, size_t b_size) {
     if (b_size <= a->prefix_size) {
         int order = hs_bytes_compare(a->prefix, a->prefix_size, b, b_size);
         return order ? order : (a->suffix_size > 0);
@@ -24,16 +22,14 @@ int hs_key_compare(const hs_key *a, const uint8_t *b, size_t b_size)
 }
 
 /* The first 8 of `size` bytes as a big-endian number, zeros after them; 8 bytes must be readable. */
-static inline uint64_t word_of(const uint8_t *p, size_t size)
-{
+static inline uint64_t word_of(const uint8_t *p, size_t size) {
     uint64_t word = __builtin_bswap64(hs_load_u64(p));
     if (HS_LIKELY(size >= 8)) return word;
     return size ? word & (~UINT64_C(0) << (64 - 8 * size)) : 0;
 }
 
 /* The same of what remains of a key from `at` on, reading the key's own bytes only. */
-static inline uint64_t word_of_rest(const uint8_t *key, size_t key_size, size_t at)
-{
+static inline uint64_t word_of_rest(const uint8_t *key, size_t key_size, size_t at) {
     size_t rest = key_size - at;
     if (rest >= 8) return __builtin_bswap64(hs_load_u64(key + at));
     if (rest == 0) return 0;
@@ -46,8 +42,7 @@ static inline uint64_t word_of_rest(const uint8_t *key, size_t key_size, size_t 
 /* Is suffix i below the rest of the key, whose first word is `word`? The suffixes are followed by at least 16 bytes of
  * the node, so that a word can always be read. */
 static inline bool suffix_is_below(const hs_node *node, const uint8_t *suffixes, unsigned i, uint64_t word,
-                                   const uint8_t *rest, size_t rest_size)
-{
+                                   const uint8_t *rest, size_t rest_size) {
     unsigned start = i ? hs_node_key_end(node, i - 1) : 0;
     unsigned size = hs_node_key_end(node, i) - start;
     uint64_t mine = word_of(suffixes + start, size);
@@ -55,8 +50,7 @@ static inline bool suffix_is_below(const hs_node *node, const uint8_t *suffixes,
     return hs_bytes_compare(suffixes + start, size, rest, rest_size) < 0;
 }
 
-unsigned hs_node_find(const hs_node *node, const uint8_t *key, size_t key_size, bool *found)
-{
+unsigned hs_node_find(const hs_node *node, const uint8_t *key, size_t key_size, bool *found) {
     const uint8_t *suffixes = node->bytes + node->suffixes;
     size_t prefix = node->prefix_size;
     *found = false;
@@ -85,16 +79,14 @@ unsigned hs_node_find(const hs_node *node, const uint8_t *key, size_t key_size, 
 
 /* --- values --- */
 
-unsigned hs_node_value_offset(const hs_node *node, unsigned index)
-{
+unsigned hs_node_value_offset(const hs_node *node, unsigned index) {
     const uint8_t *form = node->bytes + hs_node_form_offset(node, 0) + 1;
     unsigned offset = node->values;
     for (unsigned i = 0; i < index; i++) offset += hs_node_form_size(form[2 * i]);
     return offset;
 }
 
-void hs_node_value_at(const hs_node *node, unsigned index, unsigned offset, hs_value *out)
-{
+void hs_node_value_at(const hs_node *node, unsigned index, unsigned offset, hs_value *out) {
     const uint8_t *form = node->bytes + hs_node_form_offset(node, index), *bytes = node->bytes + offset;
     out->kind = form[0];
     out->hashed = form[1] == HS_NODE_FORM_HASHED;
@@ -102,15 +94,13 @@ void hs_node_value_at(const hs_node *node, unsigned index, unsigned offset, hs_v
     out->bytes = out->hashed ? bytes + 8 : bytes;
 }
 
-bool hs_value_equal(const hs_value *a, const hs_value *b)
-{
+bool hs_value_equal(const hs_value *a, const hs_value *b) {
     if (a->kind != b->kind || a->hashed != b->hashed || a->size != b->size) return false;
     size_t size = a->hashed ? 32 : (size_t)a->size;
     return size == 0 || memcmp(a->bytes, b->bytes, size) == 0;
 }
 
-unsigned hs_value_store(uint8_t *out, const hs_value *value)
-{
+unsigned hs_value_store(uint8_t *out, const hs_value *value) {
     if (!value->hashed) {
         if (value->size) memcpy(out, value->bytes, (size_t)value->size);
         return (unsigned)value->size;
@@ -122,8 +112,7 @@ unsigned hs_value_store(uint8_t *out, const hs_value *value)
 
 /* --- validation: each step trusts only what the steps before it have checked --- */
 
-static bool head_is_valid(const uint8_t *bytes, size_t size, hs_node *node)
-{
+static bool head_is_valid(const uint8_t *bytes, size_t size, hs_node *node) {
     if (size < HS_NODE_HEAD_SIZE + HS_NODE_TOTALS_SIZE || size > HS_NODE_SIZE_MAX) return false;
     node->bytes = bytes;
     node->size = (uint32_t)size;
@@ -140,8 +129,7 @@ static bool head_is_valid(const uint8_t *bytes, size_t size, hs_node *node)
 }
 
 /* Suffix ends do not fall, keys have 1..HS_KEY_MAX bytes, and all of it lies before the totals. */
-static bool key_table_is_valid(hs_node *node)
-{
+static bool key_table_is_valid(hs_node *node) {
     size_t room = node->size - HS_NODE_TOTALS_SIZE;
     size_t prefix_at = HS_NODE_HEAD_SIZE + (node->type == HS_NODE_LEAF ? 4u : 2u) * (size_t)node->count;
     if (prefix_at + node->prefix_size > room) return false;
@@ -160,8 +148,7 @@ static bool key_table_is_valid(hs_node *node)
     return true;
 }
 
-static bool keys_are_in_order(const hs_node *node)
-{
+static bool keys_are_in_order(const hs_node *node) {
     if (node->count == 0) return true;
     hs_key first = hs_node_key(node, 0), last = first;
     if (node->count == 1) return first.suffix_size == 0;
@@ -173,8 +160,7 @@ static bool keys_are_in_order(const hs_node *node)
     return first.suffix_size == 0 || first.suffix[0] != last.suffix[0];
 }
 
-static bool leaf_values_are_valid(const hs_node *node)
-{
+static bool leaf_values_are_valid(const hs_node *node) {
     size_t at = node->values, end = node->size - HS_NODE_TOTALS_SIZE;
     const uint8_t *form = node->bytes + hs_node_form_offset(node, 0);
     uint64_t total = 0;
@@ -194,8 +180,7 @@ static bool leaf_values_are_valid(const hs_node *node)
     return at == end && hs_node_keys(node) == node->count && hs_node_value_bytes(node) == total;
 }
 
-int hs_node_open(const uint8_t *bytes, size_t size, hs_node *out)
-{
+int hs_node_open(const uint8_t *bytes, size_t size, hs_node *out) {
     hs_node node = {0};
     if (!head_is_valid(bytes, size, &node) || !key_table_is_valid(&node) || !keys_are_in_order(&node))
         return HS_CORRUPT;
@@ -211,18 +196,15 @@ int hs_node_open(const uint8_t *bytes, size_t size, hs_node *out)
 
 /* --- building --- */
 
-static inline const hs_node_entry *entry_at(const hs_node_entry *entries, size_t stride, unsigned i)
-{
+static inline const hs_node_entry *entry_at(const hs_node_entry *entries, size_t stride, unsigned i) {
     return (const hs_node_entry *)(const void *)((const uint8_t *)entries + stride * i);
 }
 
-static inline uint8_t key_byte(const hs_key *key, uint32_t i)
-{
+static inline uint8_t key_byte(const hs_key *key, uint32_t i) {
     return i < key->prefix_size ? key->prefix[i] : key->suffix[i - key->prefix_size];
 }
 
-static uint32_t common_prefix_size(const hs_key *a, const hs_key *b)
-{
+static uint32_t common_prefix_size(const hs_key *a, const hs_key *b) {
     uint32_t a_size = hs_key_size(a), b_size = hs_key_size(b);
     uint32_t most = a_size < b_size ? a_size : b_size, size = 0;
     if (a->prefix == b->prefix) size = a->prefix_size < b->prefix_size ? a->prefix_size : b->prefix_size;
@@ -231,8 +213,7 @@ static uint32_t common_prefix_size(const hs_key *a, const hs_key *b)
 }
 
 /* Write bytes [from, to) of a key. */
-static uint8_t *write_key(uint8_t *out, const hs_key *key, uint32_t from, uint32_t to)
-{
+static uint8_t *write_key(uint8_t *out, const hs_key *key, uint32_t from, uint32_t to) {
     if (from < key->prefix_size) {
         uint32_t end = to < key->prefix_size ? to : key->prefix_size;
         memcpy(out, key->prefix + from, end - from);
@@ -244,8 +225,8 @@ static uint8_t *write_key(uint8_t *out, const hs_key *key, uint32_t from, uint32
 }
 
 /* Head, table and key material; returns the offset of the values. */
-static unsigned write_keys(unsigned level, const hs_node_entry *entries, size_t stride, unsigned count, uint8_t *out)
-{
+static unsigned write_keys(unsigned level, const hs_node_entry *entries, size_t stride, unsigned count,
+                           uint8_t *out) {
     uint32_t prefix = 0;
     unsigned table = level == 0 ? 4u * count : 2u * count;
     uint8_t *at = out + HS_NODE_HEAD_SIZE + table, *suffixes;
@@ -270,8 +251,7 @@ static unsigned write_keys(unsigned level, const hs_node_entry *entries, size_t 
 }
 
 void hs_node_build(unsigned level, const hs_node_entry *entries, size_t stride, unsigned count, uint64_t keys,
-                   uint64_t value_bytes, uint8_t *out, hs_node *node)
-{
+                   uint64_t value_bytes, uint8_t *out, hs_node *node) {
     unsigned values = write_keys(level, entries, stride, count, out);
     uint8_t *at = out + values;
     if (level == 0) {

@@ -18,17 +18,18 @@
 #define HS_NODE_H
 #include "hs_base.h"
 
-#define HS_KEY_MAX            1024u
-#define HS_INLINE_MAX         64u
-#define HS_NODE_COUNT_MAX     256u   /* entries */
-#define HS_NODE_KEY_BYTES_MAX 32768u /* a node ends with the entry whose key brings the sum of its keys' sizes here */
-#define HS_NODE_SIZE_MAX      65536u /* no canonical node is larger */
-#define HS_LEVEL_MAX          24u
-#define HS_VALUE_SIZE_MAX     (UINT64_C(1) << 32)
-#define HS_NODE_HEAD_SIZE     8u
-#define HS_NODE_TOTALS_SIZE   16u
-#define HS_NODE_FORM_HASHED   255u
-#define HS_NODE_HASHED_SIZE   40u /* u64 size, BLAKE3[32] */
+#define HS_KEY_MAX        1024u
+#define HS_INLINE_MAX     64u
+#define HS_NODE_COUNT_MAX 256u /* entries */
+#define HS_NODE_KEY_BYTES_MAX                                                                                \
+    32768u /* a node ends with the entry whose key brings the sum of its keys' sizes here */
+#define HS_NODE_SIZE_MAX    65536u /* no canonical node is larger */
+#define HS_LEVEL_MAX        24u
+#define HS_VALUE_SIZE_MAX   (UINT64_C(1) << 32)
+#define HS_NODE_HEAD_SIZE   8u
+#define HS_NODE_TOTALS_SIZE 16u
+#define HS_NODE_FORM_HASHED 255u
+#define HS_NODE_HASHED_SIZE 40u /* u64 size, BLAKE3[32] */
 enum hs_node_type { HS_NODE_LEAF = 1, HS_NODE_INNER = 2 };
 enum hs_value_kind {
     HS_KIND_FILE = 0,
@@ -74,8 +75,7 @@ void hs_node_value_at(const hs_node *node, unsigned index, unsigned offset, hs_v
 
 static inline uint32_t hs_key_size(const hs_key *key) { return key->prefix_size + key->suffix_size; }
 /* Copy the key to out (HS_KEY_MAX bytes) in one piece. */
-static inline void hs_key_copy(const hs_key *key, uint8_t *out)
-{
+static inline void hs_key_copy(const hs_key *key, uint8_t *out) {
     memcpy(out, key->prefix, key->prefix_size);
     memcpy(out + key->prefix_size, key->suffix, key->suffix_size);
 }
@@ -83,41 +83,33 @@ static inline void hs_key_copy(const hs_key *key, uint8_t *out)
 int hs_key_compare(const hs_key *a, const uint8_t *b, size_t b_size);
 int hs_bytes_compare(const uint8_t *a, size_t a_size, const uint8_t *b, size_t b_size);
 
-static inline unsigned hs_node_key_end(const hs_node *node, unsigned index)
-{
+static inline unsigned hs_node_key_end(const hs_node *node, unsigned index) {
     return hs_load_u16(node->bytes + HS_NODE_HEAD_SIZE + 2 * index);
 }
-static inline hs_key hs_node_key(const hs_node *node, unsigned index)
-{
+static inline hs_key hs_node_key(const hs_node *node, unsigned index) {
     unsigned start = index ? hs_node_key_end(node, index - 1) : 0;
     const uint8_t *suffixes = node->bytes + node->suffixes;
     return (hs_key){suffixes - node->prefix_size, suffixes + start, node->prefix_size,
                     hs_node_key_end(node, index) - start};
 }
 /* Where a leaf's {kind, form} of an entry stands. */
-static inline unsigned hs_node_form_offset(const hs_node *node, unsigned index)
-{
+static inline unsigned hs_node_form_offset(const hs_node *node, unsigned index) {
     return HS_NODE_HEAD_SIZE + 2u * node->count + 2u * index;
 }
 /* What a value takes in a leaf whose form byte this is. */
-static inline unsigned hs_node_form_size(uint8_t form)
-{
+static inline unsigned hs_node_form_size(uint8_t form) {
     return form == HS_NODE_FORM_HASHED ? HS_NODE_HASHED_SIZE : form;
 }
-static inline uint8_t hs_value_form(const hs_value *value)
-{
+static inline uint8_t hs_value_form(const hs_value *value) {
     return value->hashed ? HS_NODE_FORM_HASHED : (uint8_t)value->size;
 }
-static inline const uint8_t *hs_node_child_id(const hs_node *node, unsigned index)
-{
+static inline const uint8_t *hs_node_child_id(const hs_node *node, unsigned index) {
     return node->bytes + node->values + 32u * index;
 }
-static inline uint64_t hs_node_keys(const hs_node *node)
-{
+static inline uint64_t hs_node_keys(const hs_node *node) {
     return hs_load_u64(node->bytes + node->size - 16);
 }
-static inline uint64_t hs_node_value_bytes(const hs_node *node)
-{
+static inline uint64_t hs_node_value_bytes(const hs_node *node) {
     return hs_load_u64(node->bytes + node->size - 8);
 }
 /* Kind, size and bytes are equal. */

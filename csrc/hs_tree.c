@@ -3,8 +3,7 @@
 #include "helios_shm.h"
 #include "hs_tree_walk.h"
 
-int hs_tree_find(hs_tree *tree, const uint8_t root[32], const uint8_t *key, size_t key_size, hs_value *out)
-{
+int hs_tree_find(hs_tree *tree, const uint8_t root[32], const uint8_t *key, size_t key_size, hs_value *out) {
     hs_cached *cached;
     bool found;
     int status = hs_tree_root(tree, root, &cached);
@@ -23,8 +22,7 @@ int hs_tree_find(hs_tree *tree, const uint8_t root[32], const uint8_t *key, size
     return status;
 }
 
-int hs_tree_totals(hs_tree *tree, const uint8_t root[32], uint64_t *keys, uint64_t *value_bytes)
-{
+int hs_tree_totals(hs_tree *tree, const uint8_t root[32], uint64_t *keys, uint64_t *value_bytes) {
     hs_cached *cached;
     int status = hs_tree_root(tree, root, &cached);
     if (status != HS_OK) return status;
@@ -36,8 +34,7 @@ int hs_tree_totals(hs_tree *tree, const uint8_t root[32], uint64_t *keys, uint64
 /* --- count --- */
 
 /* Sum of the keys below children [from, to). */
-static int keys_of_children(hs_tree *tree, hs_cached *parent, unsigned from, unsigned to, uint64_t *keys)
-{
+static int keys_of_children(hs_tree *tree, hs_cached *parent, unsigned from, unsigned to, uint64_t *keys) {
     uint64_t sum = 0;
     for (unsigned i = from; i < to; i++) {
         hs_cached *child;
@@ -50,8 +47,8 @@ static int keys_of_children(hs_tree *tree, hs_cached *parent, unsigned from, uns
 }
 
 /* Number of keys below `key`. On the way down, the children on the shorter side are summed. */
-static int keys_below(hs_tree *tree, const uint8_t root[32], const uint8_t *key, size_t key_size, uint64_t *keys)
-{
+static int keys_below(hs_tree *tree, const uint8_t root[32], const uint8_t *key, size_t key_size,
+                      uint64_t *keys) {
     hs_cached *cached;
     uint64_t sum = 0, part = 0;
     bool found;
@@ -75,8 +72,7 @@ static int keys_below(hs_tree *tree, const uint8_t root[32], const uint8_t *key,
     return status;
 }
 
-int hs_tree_count(hs_tree *tree, const uint8_t root[32], const hs_range *range, uint64_t *keys)
-{
+int hs_tree_count(hs_tree *tree, const uint8_t root[32], const hs_range *range, uint64_t *keys) {
     uint64_t below_start = 0, below_stop = 0, value_bytes;
     int status = HS_OK;
     if (range && range->start) status = keys_below(tree, root, range->start, range->start_size, &below_start);
@@ -100,8 +96,7 @@ typedef struct scan {
 } scan;
 
 /* Visit entries [from, to) of a leaf, in order or in reverse; false: the scan ends. */
-static bool visit_leaf(const scan *s, const hs_node *node, unsigned from, unsigned to, bool reverse)
-{
+static bool visit_leaf(const scan *s, const hs_node *node, unsigned from, unsigned to, bool reverse) {
     uint8_t key[HS_KEY_MAX];
     memcpy(key, node->bytes + node->suffixes - node->prefix_size, node->prefix_size);
     unsigned offset = hs_node_value_offset(node, reverse ? to : from);
@@ -119,8 +114,7 @@ static bool visit_leaf(const scan *s, const hs_node *node, unsigned from, unsign
     return true;
 }
 
-static int scan_forward(scan *s)
-{
+static int scan_forward(scan *s) {
     for (;;) {
         const hs_node *node = &hs_cursor_node(&s->cursor)->node;
         bool found;
@@ -132,8 +126,7 @@ static int scan_forward(scan *s)
 }
 
 /* The cursor stands behind what is to be visited in its leaf. */
-static int scan_backward(scan *s, unsigned to)
-{
+static int scan_backward(scan *s, unsigned to) {
     for (;;) {
         const hs_node *node = &hs_cursor_node(&s->cursor)->node;
         bool found;
@@ -146,9 +139,8 @@ static int scan_backward(scan *s, unsigned to)
     }
 }
 
-int hs_tree_scan(hs_tree *tree, const uint8_t root[32], const hs_range *range, bool reverse, hs_scan_visit visit,
-                 void *context)
-{
+int hs_tree_scan(hs_tree *tree, const uint8_t root[32], const hs_range *range, bool reverse,
+                 hs_scan_visit visit, void *context) {
     static const hs_range all = {0};
     scan s = {.visit = visit, .context = context};
     bool found;

@@ -71,8 +71,8 @@ int hs_tree_count(hs_tree *tree, const uint8_t root[32], const hs_range *range, 
 /* In order, or in reverse; visit returns false to end the scan (HS_OK). After HS_MISSING: what was visited stands; go on
  * from there with a narrower range. `visit` must not call the tree. range NULL: all. */
 typedef bool (*hs_scan_visit)(void *context, const uint8_t *key, size_t key_size, const hs_value *value);
-int hs_tree_scan(hs_tree *tree, const uint8_t root[32], const hs_range *range, bool reverse, hs_scan_visit visit,
-                 void *context);
+int hs_tree_scan(hs_tree *tree, const uint8_t root[32], const hs_range *range, bool reverse,
+                 hs_scan_visit visit, void *context);
 
 /* Keys that differ, in order; old or new is NULL for added and removed. Subtrees of equal id are not entered. Resumed as
  * a scan is. */

@@ -89,11 +89,11 @@ typedef struct staged {
 typedef struct stream_mark {
     size_t edit;
     uint32_t key_size, changed, run;
-    uint32_t counted;                /* entries, while they are only counted */
-    unsigned hash_count;             /* hashes of entries before, nearest first */
-    bool hashes_whole;               /* there are no others */
+    uint32_t counted;    /* entries, while they are only counted */
+    unsigned hash_count; /* hashes of entries before, nearest first */
+    bool hashes_whole;   /* there are no others */
     uint64_t hashes[HS_TREE_SIDE];
-    uint8_t key[HS_KEY_MAX];         /* go on behind it; size 0: from the level's start */
+    uint8_t key[HS_KEY_MAX]; /* go on behind it; size 0: from the level's start */
 } stream_mark;
 
 struct hs_apply {
@@ -112,7 +112,7 @@ struct hs_apply {
     size_t edits_capacity;
     change_list in, out;
     arena in_keys, out_keys;
-    size_t closed;  /* nodes of this level that were made or walked over */
+    size_t closed;      /* nodes of this level that were made or walked over */
     uint8_t single[32]; /* child of the only entry of a level */
 
     /* the stream */
@@ -138,8 +138,7 @@ struct hs_apply {
 
 /* --- lists --- */
 
-static uint8_t *arena_take(arena *keys, size_t size)
-{
+static uint8_t *arena_take(arena *keys, size_t size) {
     if (!keys->blocks || keys->filled + size > keys->blocks->size) {
         arena_block *block = malloc(sizeof *block + ARENA_BLOCK);
         if (!block) return NULL;
@@ -153,8 +152,7 @@ static uint8_t *arena_take(arena *keys, size_t size)
 }
 
 /* Empty; one block stays. */
-static void arena_clear(arena *keys)
-{
+static void arena_clear(arena *keys) {
     while (keys->blocks && keys->blocks->next) {
         arena_block *block = keys->blocks;
         keys->blocks = block->next;
@@ -164,8 +162,7 @@ static void arena_clear(arena *keys)
 }
 
 /* Room for one more change, key included; they are filled by the caller. */
-static change *out_take(hs_apply *a, const hs_key *key)
-{
+static change *out_take(hs_apply *a, const hs_key *key) {
     change_list *out = &a->out;
     if (out->count == out->capacity) {
         size_t capacity = out->capacity ? out->capacity * 2 : 64;
@@ -182,8 +179,7 @@ static change *out_take(hs_apply *a, const hs_key *key)
     return taken;
 }
 
-static bool ends_push(hs_apply *a, hs_cached *node)
-{
+static bool ends_push(hs_apply *a, hs_cached *node) {
     if (a->ends_count == a->ends_capacity) {
         size_t capacity = a->ends_capacity ? a->ends_capacity * 2 : 64;
         hs_cached **ends = realloc(a->ends, capacity * sizeof(hs_cached *));
@@ -197,8 +193,7 @@ static bool ends_push(hs_apply *a, hs_cached *node)
 
 /* --- the edits of a level --- */
 
-static inline const uint8_t *edit_key(const hs_apply *a, size_t i, size_t *size)
-{
+static inline const uint8_t *edit_key(const hs_apply *a, size_t i, size_t *size) {
     if (a->level == 0) {
         *size = a->edits[i].edit->key_size;
         return a->edits[i].edit->key;
@@ -207,13 +202,11 @@ static inline const uint8_t *edit_key(const hs_apply *a, size_t i, size_t *size)
     return a->in.items[i].key;
 }
 
-static inline bool edit_removes(const hs_apply *a, size_t i)
-{
+static inline bool edit_removes(const hs_apply *a, size_t i) {
     return a->level == 0 ? a->edits[i].edit->remove : a->in.items[i].remove;
 }
 
-static uint64_t hash_of(const hs_apply *a, const hs_key *key)
-{
+static uint64_t hash_of(const hs_apply *a, const hs_key *key) {
     uint8_t whole[HS_KEY_MAX];
     const uint8_t *bytes = key->suffix;
     if (key->prefix_size) {
@@ -225,8 +218,7 @@ static uint64_t hash_of(const hs_apply *a, const hs_key *key)
 
 /* --- the stage --- */
 
-static void stage_hash(hs_apply *a, unsigned upto)
-{
+static void stage_hash(hs_apply *a, unsigned upto) {
     hs_blake3_job jobs[STAGE_NODES];
     size_t count = 0;
     for (unsigned i = a->hashed; i < upto; i++, count++) {
@@ -241,8 +233,7 @@ static void stage_hash(hs_apply *a, unsigned upto)
 }
 
 /* Into the cache, unless it is there. */
-static int stage_enter(hs_apply *a, unsigned i, hs_link *link)
-{
+static int stage_enter(hs_apply *a, unsigned i, hs_link *link) {
     hs_cache *cache = a->tree->cache;
     const staged *s = a->stage + i;
     hs_cached *cached = hs_cache_get(cache, s->id);
@@ -261,8 +252,7 @@ static int stage_enter(hs_apply *a, unsigned i, hs_link *link)
 }
 
 /* What is left in the stage moves to its front. */
-static void stage_shift(hs_apply *a, unsigned from)
-{
+static void stage_shift(hs_apply *a, unsigned from) {
     a->stage_filled = a->stage_links = 0;
     for (unsigned i = from; i < a->staged; i++) {
         staged *s = a->stage + (i - from);
@@ -280,8 +270,7 @@ static void stage_shift(hs_apply *a, unsigned from)
 }
 
 /* Hash and store all but the last `back` nodes; their ids reach the edits above. */
-static int stage_flush(hs_apply *a, unsigned back)
-{
+static int stage_flush(hs_apply *a, unsigned back) {
     if (a->staged <= back) return HS_OK;
     unsigned upto = a->staged - back;
     if (a->hashed < upto) stage_hash(a, upto);
@@ -304,16 +293,14 @@ static int stage_flush(hs_apply *a, unsigned back)
 }
 
 /* There is room for any node afterwards. */
-static int stage_make_room(hs_apply *a, unsigned back)
-{
+static int stage_make_room(hs_apply *a, unsigned back) {
     bool room = a->staged < STAGE_NODES && a->stage_filled + HS_NODE_SIZE_MAX <= STAGE_BYTES &&
                 a->stage_links + HS_NODE_COUNT_MAX <= STAGE_LINKS;
     return room ? HS_OK : stage_flush(a, back);
 }
 
 /* The node that was written at the end of the stage is entered; its edit above is the last one of `out`. */
-static void stage_put(hs_apply *a, const hs_node *node)
-{
+static void stage_put(hs_apply *a, const hs_node *node) {
     staged *s = a->stage + a->staged++;
     *s = (staged){.node = *node, .out = a->out.count - 1, .links_at = a->stage_links};
     a->stage_filled += hs_align_up(node->size, 8);
@@ -321,8 +308,7 @@ static void stage_put(hs_apply *a, const hs_node *node)
 }
 
 /* Take back the edits above whose keys are behind `key`, and their nodes. */
-static void out_take_back(hs_apply *a, const uint8_t *key, size_t key_size)
-{
+static void out_take_back(hs_apply *a, const uint8_t *key, size_t key_size) {
     while (a->out.count) {
         const change *last = a->out.items + a->out.count - 1;
         if (key_size && hs_bytes_compare(last->key, last->key_size, key, key_size) <= 0) break;
@@ -348,8 +334,7 @@ typedef struct patch {
     } items[HS_NODE_COUNT_MAX];
 } patch;
 
-static bool level_ends_with(const hs_cursor *cursor)
-{
+static bool level_ends_with(const hs_cursor *cursor) {
     for (unsigned l = cursor->level + 1; l <= cursor->top; l++)
         if (cursor->at[l] + 1u < cursor->node[l]->node.count) return false;
     return true;
@@ -357,8 +342,7 @@ static bool level_ends_with(const hs_cursor *cursor)
 
 /* Find the edits from `next` on that lie in the cursor's node. *insertion: it is not a patch; the cursor stands where the
  * first insertion or removal goes. */
-static void patch_find(hs_apply *a, patch *p, bool *insertion)
-{
+static void patch_find(hs_apply *a, patch *p, bool *insertion) {
     const hs_node *node = &hs_cursor_node(&a->cursor)->node;
     p->count = 0;
     *insertion = false;
@@ -381,8 +365,7 @@ static void patch_find(hs_apply *a, patch *p, bool *insertion)
 }
 
 /* Drop the edits that change nothing; *resized: a value takes another number of bytes than before. */
-static void patch_compare(hs_apply *a, patch *p, bool *resized)
-{
+static void patch_compare(hs_apply *a, patch *p, bool *resized) {
     const hs_node *node = &hs_cursor_node(&a->cursor)->node;
     unsigned kept = 0, offset = node->values, i = 0;
     *resized = false;
@@ -400,8 +383,7 @@ static void patch_compare(hs_apply *a, patch *p, bool *resized)
 }
 
 /* The node's copy in the stage gets the new values in their places. Returns the change of value bytes. */
-static uint64_t patch_values(hs_apply *a, const patch *p, const hs_node *node, uint8_t *bytes)
-{
+static uint64_t patch_values(hs_apply *a, const patch *p, const hs_node *node, uint8_t *bytes) {
     unsigned offset = node->values, i = 0;
     uint64_t more = 0;
     for (unsigned n = 0; n < p->count; n++) {
@@ -420,8 +402,8 @@ static uint64_t patch_values(hs_apply *a, const patch *p, const hs_node *node, u
 }
 
 /* The node anew, with values of other sizes. Returns the change of value bytes. */
-static uint64_t patch_rebuild(hs_apply *a, const patch *p, const hs_node *old, uint8_t *bytes, hs_node *node)
-{
+static uint64_t patch_rebuild(hs_apply *a, const patch *p, const hs_node *old, uint8_t *bytes,
+                              hs_node *node) {
     unsigned offset = old->values;
     for (unsigned i = 0, n = 0; i < old->count; i++) {
         hs_node_entry *e = &a->entries[i].node;
@@ -435,8 +417,7 @@ static uint64_t patch_rebuild(hs_apply *a, const patch *p, const hs_node *old, u
 }
 
 /* The children's new ids and links. */
-static void patch_ids(hs_apply *a, const patch *p, hs_cached *old, uint8_t *bytes, change *above)
-{
+static void patch_ids(hs_apply *a, const patch *p, hs_cached *old, uint8_t *bytes, change *above) {
     hs_link *links = a->links + a->stage_links;
     memcpy(links, hs_cached_links(old), old->node.count * sizeof(hs_link));
     for (unsigned n = 0; n < p->count; n++) {
@@ -448,8 +429,7 @@ static void patch_ids(hs_apply *a, const patch *p, hs_cached *old, uint8_t *byte
     }
 }
 
-static int patch_put(hs_apply *a, const patch *p, bool resized)
-{
+static int patch_put(hs_apply *a, const patch *p, bool resized) {
     hs_cached *cached = hs_cursor_node(&a->cursor);
     const hs_node *old = &cached->node;
     hs_key last = hs_node_key(old, old->count - 1u);
@@ -479,8 +459,7 @@ static int patch_put(hs_apply *a, const patch *p, bool resized)
 /* --- stream: entries --- */
 
 /* Old nodes that ended before `key` have vanished; *replaced: the one that ended with it. Without key: all. */
-static int ends_settle(hs_apply *a, const uint8_t *key, size_t key_size, hs_cached **replaced)
-{
+static int ends_settle(hs_apply *a, const uint8_t *key, size_t key_size, hs_cached **replaced) {
     *replaced = NULL;
     for (; a->ends_first < a->ends_count; a->ends_first++) {
         const hs_node *old = &a->ends[a->ends_first]->node;
@@ -502,8 +481,7 @@ static int ends_settle(hs_apply *a, const uint8_t *key, size_t key_size, hs_cach
 }
 
 /* The hashes before the stream's start, out of the nodes before. */
-static int hashes_complete(hs_apply *a)
-{
+static int hashes_complete(hs_apply *a) {
     hs_cursor back = a->cursor;
     stream_mark *mark = &a->mark;
     bool found;
@@ -528,8 +506,7 @@ static int hashes_complete(hs_apply *a)
 }
 
 /* No entry is open at an old node's start: what was removed up to here is settled, and need not be walked again. */
-static int mark_follow(hs_apply *a)
-{
+static int mark_follow(hs_apply *a) {
     hs_cached *none;
     hs_key before;
     int status = a->mark.hashes_whole ? HS_OK : hashes_complete(a);
@@ -546,8 +523,7 @@ static int mark_follow(hs_apply *a)
 }
 
 /* Stand on an old entry, or behind the last one. */
-static int old_stand(hs_apply *a)
-{
+static int old_stand(hs_apply *a) {
     while (!a->old_ended && !hs_cursor_in_node(&a->cursor)) {
         int status = hs_cursor_next_node(&a->cursor);
         if (status == HS_NOT_FOUND) {
@@ -562,8 +538,7 @@ static int old_stand(hs_apply *a)
 }
 
 /* Step over the old entry that the cursor stands on. */
-static int old_pass(hs_apply *a)
-{
+static int old_pass(hs_apply *a) {
     hs_cached *cached = hs_cursor_node(&a->cursor);
     const hs_node *node = &cached->node;
     unsigned at = hs_cursor_at(&a->cursor);
@@ -574,15 +549,13 @@ static int old_pass(hs_apply *a)
 }
 
 /* The next entry's place; its key and value are filled by the caller. */
-static entry *entry_take(hs_apply *a)
-{
+static entry *entry_take(hs_apply *a) {
     entry *e = a->entries + a->have;
     *e = (entry){.edit_after = 0};
     return e;
 }
 
-static void entry_finish(hs_apply *a, entry *e)
-{
+static void entry_finish(hs_apply *a, entry *e) {
     if (!a->small && !a->counting) e->hash = hash_of(a, &e->node.key);
     a->changed += e->changed;
     e->run = a->run;
@@ -592,8 +565,7 @@ static void entry_finish(hs_apply *a, entry *e)
 }
 
 /* The old entry that the cursor stands on; its value replaced by the edit's, if `replaced`. */
-static int entry_take_old(hs_apply *a, bool replaced)
-{
+static int entry_take_old(hs_apply *a, bool replaced) {
     entry *e = entry_take(a);
     hs_cached *cached = hs_cursor_node(&a->cursor);
     e->at = hs_cursor_at(&a->cursor);
@@ -620,8 +592,7 @@ static int entry_take_old(hs_apply *a, bool replaced)
     return HS_OK;
 }
 
-static void entry_take_new(hs_apply *a)
-{
+static void entry_take_new(hs_apply *a) {
     entry *e = entry_take(a);
     size_t size;
     e->node.key.suffix = edit_key(a, a->edit, &size);
@@ -641,8 +612,7 @@ static void entry_take_new(hs_apply *a)
 }
 
 /* One more entry: the old sequence merged with the edits. HS_NOT_FOUND: there are no more. */
-static int entry_next(hs_apply *a)
-{
+static int entry_next(hs_apply *a) {
     for (;;) {
         int status = old_stand(a);
         if (status != HS_OK) return status;
@@ -672,8 +642,7 @@ static int entry_next(hs_apply *a)
 }
 
 /* Begin, or begin again, at the mark. */
-static int stream_enter(hs_apply *a)
-{
+static int stream_enter(hs_apply *a) {
     a->have = a->decided = 0;
     a->key_bytes = 0;
     a->ended = false;
@@ -686,8 +655,9 @@ static int stream_enter(hs_apply *a)
     a->cursor_stands = false;
     if (a->has_old) {
         bool found = false;
-        int status = a->mark.key_size ? hs_cursor_seek(&a->cursor, a->level, a->mark.key, a->mark.key_size, &found)
-                                      : hs_cursor_first(&a->cursor, a->level);
+        int status = a->mark.key_size
+                         ? hs_cursor_seek(&a->cursor, a->level, a->mark.key, a->mark.key_size, &found)
+                         : hs_cursor_first(&a->cursor, a->level);
         if (status != HS_OK) return status;
         if (found) a->cursor.at[a->level]++;
         hs_cached *cached = hs_cursor_node(&a->cursor);
@@ -700,8 +670,7 @@ static int stream_enter(hs_apply *a)
 /* --- stream: boundaries --- */
 
 /* Is entry d the strict minimum of its neighbours? Those behind it are in `entries`, unless the level ends. */
-static int is_minimum(hs_apply *a, unsigned d, bool *out)
-{
+static int is_minimum(hs_apply *a, unsigned d, bool *out) {
     uint64_t hash = a->entries[d].hash;
     *out = false;
     if (a->have - d - 1 < HS_TREE_SIDE) return HS_OK;
@@ -723,8 +692,7 @@ static int is_minimum(hs_apply *a, unsigned d, bool *out)
     return HS_OK;
 }
 
-static int is_boundary(hs_apply *a, unsigned d, bool *out)
-{
+static int is_boundary(hs_apply *a, unsigned d, bool *out) {
     *out = a->ended && d + 1 == a->have;
     if (*out || a->small) return HS_OK;
     *out = d + 1 >= HS_NODE_COUNT_MAX ||
@@ -735,16 +703,14 @@ static int is_boundary(hs_apply *a, unsigned d, bool *out)
 /* --- stream: closing a node --- */
 
 /* Are entries 0..d an old node, all of it, as far as keys go? */
-static bool is_old_span(const hs_apply *a, unsigned d)
-{
+static bool is_old_span(const hs_apply *a, unsigned d) {
     const hs_cached *old = a->entries[0].old;
     return old && a->entries[d].old == old && a->entries[0].at == 0 && d + 1u == old->node.count &&
            a->entries[d].at == d && a->entries[d].run >= a->entries[0].run + d;
 }
 
 /* Totals of entries 0..d of an inner level. */
-static int entries_totals(hs_apply *a, unsigned d, uint64_t *keys, uint64_t *value_bytes)
-{
+static int entries_totals(hs_apply *a, unsigned d, uint64_t *keys, uint64_t *value_bytes) {
     bool old_span = is_old_span(a, d);
     *keys = old_span ? hs_node_keys(&a->entries[0].old->node) : 0;
     *value_bytes = old_span ? hs_node_value_bytes(&a->entries[0].old->node) : 0;
@@ -765,8 +731,7 @@ static int entries_totals(hs_apply *a, unsigned d, uint64_t *keys, uint64_t *val
 }
 
 /* Entries 0..d become a node of the stage. */
-static int node_put(hs_apply *a, unsigned d, const hs_cached *replaced, uint64_t keys, uint64_t value_bytes)
-{
+static int node_put(hs_apply *a, unsigned d, const hs_cached *replaced, uint64_t keys, uint64_t value_bytes) {
     hs_node node;
     change *above = out_take(a, &a->entries[d].node.key);
     if (!above) return HS_NO_MEMORY;
@@ -782,8 +747,7 @@ static int node_put(hs_apply *a, unsigned d, const hs_cached *replaced, uint64_t
 }
 
 /* The mark moves behind entry d. */
-static void mark_move(hs_apply *a, unsigned d)
-{
+static void mark_move(hs_apply *a, unsigned d) {
     stream_mark *mark = &a->mark;
     const entry *last = a->entries + d;
     uint64_t hashes[HS_TREE_SIDE];
@@ -802,11 +766,11 @@ static void mark_move(hs_apply *a, unsigned d)
 }
 
 /* Entry d ends a node. All that can fail for want of a node or room comes first. */
-static int node_close(hs_apply *a, unsigned d)
-{
+static int node_close(hs_apply *a, unsigned d) {
     uint64_t keys = 0, value_bytes = 0;
     hs_cached *replaced;
-    bool changed = a->level >= a->cursor.top || !is_old_span(a, d); /* the old root is no entry of a level above */
+    bool changed =
+        a->level >= a->cursor.top || !is_old_span(a, d); /* the old root is no entry of a level above */
     for (unsigned i = 0; i <= d && !changed; i++) changed = a->entries[i].changed;
     int status = HS_OK;
     if (changed) status = stage_make_room(a, 0);
@@ -823,16 +787,14 @@ static int node_close(hs_apply *a, unsigned d)
 }
 
 /* Behind entry d nothing differs from the old tree until the next edit, which is another stream's. */
-static bool stream_is_over(const hs_apply *a, unsigned d)
-{
+static bool stream_is_over(const hs_apply *a, unsigned d) {
     const entry *e = a->entries + d;
     if (!e->old || e->at + 1u != e->old->node.count || e->run < HS_TREE_SIDE || a->small) return false;
     return a->have > d + HS_TREE_SIDE && a->entries[d + HS_TREE_SIDE].run >= e->run + HS_TREE_SIDE;
 }
 
 /* Entries 0..d have gone into a node. */
-static void entries_shift(hs_apply *a, unsigned d)
-{
+static void entries_shift(hs_apply *a, unsigned d) {
     a->have -= d + 1;
     memmove(a->entries, a->entries + d + 1, a->have * sizeof(entry));
     a->decided = 0;
@@ -840,8 +802,7 @@ static void entries_shift(hs_apply *a, unsigned d)
 }
 
 /* The level's last entry has been closed. */
-static int stream_end(hs_apply *a)
-{
+static int stream_end(hs_apply *a) {
     hs_cached *none;
     int status = HS_OK;
     bool empty = a->level == 0 && a->closed == 0 && a->small;
@@ -863,8 +824,7 @@ static int stream_end(hs_apply *a)
     return HS_OK;
 }
 
-static int stream_run(hs_apply *a)
-{
+static int stream_run(hs_apply *a) {
     if (!a->live) {
         int status = stream_enter(a);
         if (status != HS_OK) return status;
@@ -899,8 +859,7 @@ static int stream_run(hs_apply *a)
 
 /* --- stream: where it begins --- */
 
-static void mark_reset(hs_apply *a)
-{
+static void mark_reset(hs_apply *a) {
     stream_mark *mark = &a->mark;
     mark->edit = 0;
     mark->key_size = mark->changed = mark->run = mark->counted = 0;
@@ -910,8 +869,7 @@ static void mark_reset(hs_apply *a)
 }
 
 /* Entries of the old level at least, if the tree is what it says it is. */
-static uint64_t old_entries_min(const hs_apply *a)
-{
+static uint64_t old_entries_min(const hs_apply *a) {
     const hs_node *root = &a->cursor.node[a->cursor.top]->node;
     if (a->level == 0) return hs_node_keys(root);
     uint64_t entries = root->count;
@@ -921,8 +879,7 @@ static uint64_t old_entries_min(const hs_apply *a)
 }
 
 /* Count entries until it is clear that the level is not small. The id of the last one is kept. */
-static int level_count(hs_apply *a)
-{
+static int level_count(hs_apply *a) {
     int status = HS_OK;
     if (!a->counting) {
         mark_reset(a);
@@ -942,8 +899,7 @@ static int level_count(hs_apply *a)
 }
 
 /* Will the level be one node, undivided, for want of entries? Asked before the first stream of a level. */
-static int level_measure(hs_apply *a)
-{
+static int level_measure(hs_apply *a) {
     size_t sets = 0, removes = 0;
     for (size_t i = 0; i < a->count; i++) *(edit_removes(a, i) ? &removes : &sets) += 1;
     bool large = sets > HS_TREE_SMALL || (a->has_old && old_entries_min(a) > HS_TREE_SMALL + removes);
@@ -956,8 +912,7 @@ static int level_measure(hs_apply *a)
 }
 
 /* Edits whose keys are behind the mark are done again. */
-static void next_take_back(hs_apply *a)
-{
+static void next_take_back(hs_apply *a) {
     const stream_mark *mark = &a->mark;
     out_take_back(a, mark->key, mark->key_size);
     while (a->next > 0) {
@@ -969,8 +924,7 @@ static void next_take_back(hs_apply *a)
 }
 
 /* The cursor stands where the first insertion or removal goes. */
-static int stream_begin(hs_apply *a)
-{
+static int stream_begin(hs_apply *a) {
     stream_mark *mark = &a->mark;
     hs_key before;
     bool within = a->has_old && !a->small;
@@ -998,8 +952,7 @@ static int stream_begin(hs_apply *a)
 /* --- levels --- */
 
 /* Edits from `next` on, as far as one node or one stream goes. */
-static int region_run(hs_apply *a)
-{
+static int region_run(hs_apply *a) {
     if (a->streaming) return stream_run(a);
     if (!a->counting && a->has_old) {
         size_t size;
@@ -1033,15 +986,13 @@ static int region_run(hs_apply *a)
     return status == HS_OK ? stream_run(a) : status;
 }
 
-static int root_is(hs_apply *a, const uint8_t root[32])
-{
+static int root_is(hs_apply *a, const uint8_t root[32]) {
     memcpy(a->result.root, root, 32);
     a->rooted = true;
     return HS_OK;
 }
 
-static int level_begin(hs_apply *a)
-{
+static int level_begin(hs_apply *a) {
     a->has_old = a->level <= a->cursor.top;
     a->next = a->closed = 0;
     a->counted = 0;
@@ -1051,8 +1002,7 @@ static int level_begin(hs_apply *a)
 }
 
 /* The edits above become the edits of the next level. */
-static void level_rise(hs_apply *a)
-{
+static void level_rise(hs_apply *a) {
     change_list in = a->in;
     arena keys = a->in_keys;
     a->in = a->out;
@@ -1067,8 +1017,7 @@ static void level_rise(hs_apply *a)
 }
 
 /* One level, from its first edit to its last, then up, unless the root is known. */
-static int level_run(hs_apply *a)
-{
+static int level_run(hs_apply *a) {
     int status = a->begun ? HS_OK : level_begin(a);
     bool single = false;
     while (status == HS_OK && !single && (a->streaming || a->next < a->count)) {
@@ -1089,8 +1038,7 @@ static int level_run(hs_apply *a)
     return HS_OK;
 }
 
-int hs_apply_run(hs_apply *a, hs_apply_result *out)
-{
+int hs_apply_run(hs_apply *a, hs_apply_result *out) {
     hs_cached *root;
     int status = hs_tree_root(a->tree, a->base, &root);
     if (status != HS_OK) return status;
@@ -1107,15 +1055,13 @@ int hs_apply_run(hs_apply *a, hs_apply_result *out)
 
 /* --- edits, sorted --- */
 
-static inline int edit_order(const edit_ref *a, const edit_ref *b)
-{
+static inline int edit_order(const edit_ref *a, const edit_ref *b) {
     if (a->word != b->word) return a->word < b->word ? -1 : 1;
     return hs_bytes_compare(a->edit->key, a->edit->key_size, b->edit->key, b->edit->key_size);
 }
 
 /* Merge sort, runs of `width` at a time; the result is in a->edits. */
-static void edits_sort(hs_apply *a)
-{
+static void edits_sort(hs_apply *a) {
     size_t count = a->count;
     bool sorted = true;
     for (size_t i = 1; i < count && sorted; i++) sorted = edit_order(a->edits + i - 1, a->edits + i) <= 0;
@@ -1125,7 +1071,8 @@ static void edits_sort(hs_apply *a)
             size_t middle = start + width < count ? start + width : count;
             size_t end = middle + width < count ? middle + width : count;
             for (size_t i = start, left = start, right = middle; i < end; i++) {
-                bool take_left = right == end || (left < middle && edit_order(from + left, from + right) <= 0);
+                bool take_left =
+                    right == end || (left < middle && edit_order(from + left, from + right) <= 0);
                 to[i] = from[take_left ? left++ : right++];
             }
         }
@@ -1135,8 +1082,7 @@ static void edits_sort(hs_apply *a)
 }
 
 /* The prefix that all keys share is left out of the words. */
-static size_t edits_common_prefix(const hs_edit *edits, size_t count)
-{
+static size_t edits_common_prefix(const hs_edit *edits, size_t count) {
     size_t common = edits[0].key_size;
     for (size_t i = 1; i < count && common; i++) {
         size_t same = 0, most = common < edits[i].key_size ? common : edits[i].key_size;
@@ -1146,16 +1092,14 @@ static size_t edits_common_prefix(const hs_edit *edits, size_t count)
     return common;
 }
 
-static uint64_t edit_word(const hs_edit *edit, size_t from)
-{
+static uint64_t edit_word(const hs_edit *edit, size_t from) {
     uint8_t bytes[8] = {0};
     size_t rest = edit->key_size - from;
     memcpy(bytes, edit->key + from, rest < 8 ? rest : 8);
     return __builtin_bswap64(hs_load_u64(bytes));
 }
 
-static int edits_take(hs_apply *a, const hs_edit *edits, size_t count)
-{
+static int edits_take(hs_apply *a, const hs_edit *edits, size_t count) {
     for (size_t i = 0; i < count; i++)
         if (!hs_edit_is_valid(edits + i)) return HS_ARGUMENT;
     if (count > a->edits_capacity) {
@@ -1177,8 +1121,7 @@ static int edits_take(hs_apply *a, const hs_edit *edits, size_t count)
 
 /* --- life: one of them is kept by the cache, so that its memory is there already --- */
 
-static void apply_release(void *object)
-{
+static void apply_release(void *object) {
     hs_apply *a = object;
     if (!a) return;
     arena_clear(&a->in_keys);
@@ -1193,8 +1136,7 @@ static void apply_release(void *object)
     free(a);
 }
 
-static hs_apply *apply_make(hs_cache *cache)
-{
+static hs_apply *apply_make(hs_cache *cache) {
     hs_cache_spare *spare = hs_cache_spare_slot(cache);
     if (spare->object) {
         hs_apply *a = spare->object;
@@ -1212,12 +1154,11 @@ static hs_apply *apply_make(hs_cache *cache)
     return a;
 }
 
-void hs_apply_free(hs_apply *a)
-{
+void hs_apply_free(hs_apply *a) {
     if (!a) return;
     hs_cache_spare *spare = hs_cache_spare_slot(a->tree->cache);
-    size_t kept = (a->in.capacity + a->out.capacity) * sizeof(change) + 2 * a->edits_capacity * sizeof(edit_ref) +
-                  a->ends_capacity * sizeof(hs_cached *);
+    size_t kept = (a->in.capacity + a->out.capacity) * sizeof(change) +
+                  2 * a->edits_capacity * sizeof(edit_ref) + a->ends_capacity * sizeof(hs_cached *);
     if (spare->object || kept > KEEP_BYTES) {
         apply_release(a);
         return;
@@ -1228,8 +1169,7 @@ void hs_apply_free(hs_apply *a)
     spare->release = apply_release;
 }
 
-int hs_apply_new(hs_tree *tree, const uint8_t base[32], const hs_edit *edits, size_t count, hs_apply **out)
-{
+int hs_apply_new(hs_tree *tree, const uint8_t base[32], const hs_edit *edits, size_t count, hs_apply **out) {
     hs_apply *a = apply_make(tree->cache);
     if (!a) return HS_NO_MEMORY;
     a->tree = tree;

@@ -14,21 +14,19 @@
 typedef struct side {
     hs_cursor cursor;
     bool ended;
-    bool whole;     /* stands on the root itself, as one item above all levels */
+    bool whole;        /* stands on the root itself, as one item above all levels */
     uint32_t value_at; /* offset of the leaf entry's value */
 } side;
 
 static inline unsigned side_level(const side *s) { return s->cursor.level + s->whole; }
 
-static inline const uint8_t *side_id(const side *s)
-{
+static inline const uint8_t *side_id(const side *s) {
     hs_cached *node = hs_cursor_node(&s->cursor);
     return s->whole ? node->id : hs_node_child_id(&node->node, hs_cursor_at(&s->cursor));
 }
 
 /* Off the end of a node: to the item behind its parent. */
-static void side_climb(side *s)
-{
+static void side_climb(side *s) {
     while (!hs_cursor_in_node(&s->cursor)) {
         if (s->cursor.level == s->cursor.top) {
             s->ended = true;
@@ -39,8 +37,7 @@ static void side_climb(side *s)
     }
 }
 
-static void side_step_over(side *s)
-{
+static void side_step_over(side *s) {
     hs_cursor *cursor = &s->cursor;
     if (s->whole) {
         s->ended = true;
@@ -54,8 +51,7 @@ static void side_step_over(side *s)
     side_climb(s);
 }
 
-static int side_step_into(side *s)
-{
+static int side_step_into(side *s) {
     hs_cursor *cursor = &s->cursor;
     hs_cached *child;
     if (s->whole) {
@@ -72,8 +68,7 @@ static int side_step_into(side *s)
     return HS_OK;
 }
 
-static int side_open(side *s, hs_tree *tree, const uint8_t root[32], const hs_range *range)
-{
+static int side_open(side *s, hs_tree *tree, const uint8_t root[32], const hs_range *range) {
     bool found;
     s->ended = false;
     int status = hs_cursor_open(&s->cursor, tree, root);
@@ -93,14 +88,12 @@ typedef struct difference {
     void *context;
 } difference;
 
-static hs_key side_key(const side *s)
-{
+static hs_key side_key(const side *s) {
     return hs_node_key(&hs_cursor_node(&s->cursor)->node, hs_cursor_at(&s->cursor));
 }
 
 /* Both that have not ended stand on leaf entries. Report the lower key; *more: go on. */
-static void report(difference *d, bool *more)
-{
+static void report(difference *d, bool *more) {
     uint8_t key[HS_KEY_MAX];
     hs_key keys[2];
     hs_value values[2];
@@ -124,7 +117,8 @@ static void report(difference *d, bool *more)
     for (unsigned i = 0; i < 2; i++) {
         if (order != 0 && i != low) continue;
         side *s = d->sides + i;
-        hs_node_value_at(&hs_cursor_node(&s->cursor)->node, hs_cursor_at(&s->cursor), s->value_at, values + i);
+        hs_node_value_at(&hs_cursor_node(&s->cursor)->node, hs_cursor_at(&s->cursor), s->value_at,
+                         values + i);
         shown[i] = values + i;
     }
     if (order != 0 || !hs_value_equal(values, values + 1))
@@ -134,8 +128,7 @@ static void report(difference *d, bool *more)
 }
 
 /* One step of the walk. */
-static int walk(difference *d, bool *more)
-{
+static int walk(difference *d, bool *more) {
     side *a = d->sides, *b = d->sides + 1;
     unsigned a_level = a->ended ? 0 : side_level(a), b_level = b->ended ? 0 : side_level(b);
     *more = true;
@@ -154,8 +147,7 @@ static int walk(difference *d, bool *more)
 }
 
 int hs_tree_diff(hs_tree *tree, const uint8_t old_root[32], const uint8_t new_root[32], const hs_range *range,
-                 hs_diff_visit visit, void *context)
-{
+                 hs_diff_visit visit, void *context) {
     static const hs_range all = {0};
     difference d = {.range = range ? range : &all, .visit = visit, .context = context};
     if (memcmp(old_root, new_root, 32) == 0) return HS_OK;

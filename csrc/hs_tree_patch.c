@@ -14,8 +14,7 @@ typedef struct path {
 } path;
 
 /* The nodes from the root to the key's leaf; without the leaf, and not found, if all keys are below. */
-static int path_find(hs_tree *tree, const uint8_t root[32], const hs_edit *edit, path *out)
-{
+static int path_find(hs_tree *tree, const uint8_t root[32], const hs_edit *edit, path *out) {
     hs_cached *cached;
     int status = hs_tree_root(tree, root, &cached);
     if (status != HS_OK) return status;
@@ -37,12 +36,11 @@ static int path_find(hs_tree *tree, const uint8_t root[32], const hs_edit *edit,
 }
 
 /* Room for a successor of `old`: of the given size, its bytes before `same` and the chaining values up to there copied. */
-static hs_cached *copy_begin(hs_tree *tree, const hs_cached *old, uint32_t size, unsigned same)
-{
+static hs_cached *copy_begin(hs_tree *tree, const hs_cached *old, uint32_t size, unsigned same) {
     hs_node shape = old->node;
     shape.size = size;
-    hs_cached *copy = hs_cache_reserve(tree->cache, &shape,
-                                       size <= HS_BLAKE3_CHUNK ? (unsigned)hs_blake3_blocks(size) : 0);
+    hs_cached *copy =
+        hs_cache_reserve(tree->cache, &shape, size <= HS_BLAKE3_CHUNK ? (unsigned)hs_blake3_blocks(size) : 0);
     if (!copy) return NULL;
     memcpy((uint8_t *)(uintptr_t)copy->node.bytes, old->node.bytes, same);
     return copy;
@@ -50,9 +48,8 @@ static hs_cached *copy_begin(hs_tree *tree, const hs_cached *old, uint32_t size,
 
 /* The copy's bytes are whole and differ from the old node's from `changed` on, totals aside, which stand behind. Hash,
  * store, enter. *out: the cache's node of this id. */
-static int copy_finish(hs_tree *tree, hs_cached *old, hs_cached *copy, unsigned changed, hs_apply_result *result,
-                       hs_cached **out)
-{
+static int copy_finish(hs_tree *tree, hs_cached *old, hs_cached *copy, unsigned changed,
+                       hs_apply_result *result, hs_cached **out) {
     const uint8_t *bytes = copy->node.bytes;
     size_t size = copy->node.size;
     if (copy->blocks) {
@@ -78,12 +75,12 @@ static int copy_finish(hs_tree *tree, hs_cached *old, hs_cached *copy, unsigned 
 
 /* The leaf with another value for entry `at`. */
 static int leaf_patch(hs_tree *tree, hs_cached *old, unsigned at, const hs_value *was, const hs_value *value,
-                      hs_apply_result *result, hs_cached **out)
-{
+                      hs_apply_result *result, hs_cached **out) {
     const hs_node *node = &old->node;
     unsigned form_at = hs_node_form_offset(node, at);
     unsigned value_at = (unsigned)(was->bytes - node->bytes) - (was->hashed ? 8u : 0u);
-    unsigned was_stored = hs_node_form_size(hs_value_form(was)), stored = hs_node_form_size(hs_value_form(value));
+    unsigned was_stored = hs_node_form_size(hs_value_form(was)),
+             stored = hs_node_form_size(hs_value_form(value));
     uint32_t size = node->size - was_stored + stored;
     hs_cached *copy = copy_begin(tree, old, size, value_at);
     if (!copy) return HS_NO_MEMORY;
@@ -102,9 +99,8 @@ static int leaf_patch(hs_tree *tree, hs_cached *old, unsigned at, const hs_value
 }
 
 /* The inner node with another child in place `at`. */
-static int inner_patch(hs_tree *tree, hs_cached *old, unsigned at, const hs_cached *child, uint64_t more_bytes,
-                       hs_apply_result *result, hs_cached **out)
-{
+static int inner_patch(hs_tree *tree, hs_cached *old, unsigned at, const hs_cached *child,
+                       uint64_t more_bytes, hs_apply_result *result, hs_cached **out) {
     const hs_node *node = &old->node;
     unsigned id_at = node->values + 32u * at;
     hs_cached *copy = copy_begin(tree, old, node->size, node->size);
@@ -117,8 +113,7 @@ static int inner_patch(hs_tree *tree, hs_cached *old, unsigned at, const hs_cach
     return copy_finish(tree, old, copy, id_at, result, out);
 }
 
-static int unchanged(const uint8_t base[32], const path *p, hs_apply_result *out)
-{
+static int unchanged(const uint8_t base[32], const path *p, hs_apply_result *out) {
     const hs_node *root = &p->node[p->top]->node;
     *out = (hs_apply_result){.keys = hs_node_keys(root), .value_bytes = hs_node_value_bytes(root)};
     memcpy(out->root, base, 32);
@@ -126,8 +121,7 @@ static int unchanged(const uint8_t base[32], const path *p, hs_apply_result *out
 }
 
 /* By the general way, with the memory that the cache keeps for it. */
-static int apply_alone(hs_tree *tree, const uint8_t base[32], const hs_edit *edit, hs_apply_result *out)
-{
+static int apply_alone(hs_tree *tree, const uint8_t base[32], const hs_edit *edit, hs_apply_result *out) {
     hs_apply *apply;
     int status = hs_apply_new(tree, base, edit, 1, &apply);
     if (status != HS_OK) return status;
@@ -136,8 +130,7 @@ static int apply_alone(hs_tree *tree, const uint8_t base[32], const hs_edit *edi
     return status;
 }
 
-int hs_tree_apply_one(hs_tree *tree, const uint8_t base[32], const hs_edit *edit, hs_apply_result *out)
-{
+int hs_tree_apply_one(hs_tree *tree, const uint8_t base[32], const hs_edit *edit, hs_apply_result *out) {
     path p;
     hs_value was;
     if (!hs_edit_is_valid(edit)) return HS_ARGUMENT;

@@ -22,8 +22,7 @@ int hs_tree_root(hs_tree *tree, const uint8_t root[32], hs_cached **out);
 int hs_tree_child_load(hs_tree *tree, hs_cached *parent, unsigned index, hs_cached **out);
 
 /* The child of an inner node. */
-static inline int hs_tree_child(hs_tree *tree, hs_cached *parent, unsigned index, hs_cached **out)
-{
+static inline int hs_tree_child(hs_tree *tree, hs_cached *parent, unsigned index, hs_cached **out) {
     hs_cached *child = hs_cache_follow(tree->cache, hs_cached_links(parent)[index]);
     if (HS_UNLIKELY(!child)) return hs_tree_child_load(tree, parent, index, out);
     *out = child;
@@ -48,14 +47,12 @@ bool hs_cursor_key_before(const hs_cursor *cursor, hs_key *out);
 
 static inline hs_cached *hs_cursor_node(const hs_cursor *cursor) { return cursor->node[cursor->level]; }
 static inline unsigned hs_cursor_at(const hs_cursor *cursor) { return cursor->at[cursor->level]; }
-static inline bool hs_cursor_in_node(const hs_cursor *cursor)
-{
+static inline bool hs_cursor_in_node(const hs_cursor *cursor) {
     return hs_cursor_at(cursor) < hs_cursor_node(cursor)->node.count;
 }
 
 /* Sizes and kind are within their bounds. */
-static inline bool hs_edit_is_valid(const hs_edit *edit)
-{
+static inline bool hs_edit_is_valid(const hs_edit *edit) {
     const hs_value *value = &edit->value;
     if (edit->key_size < 1 || edit->key_size > HS_KEY_MAX) return false;
     if (edit->remove) return true;
@@ -63,8 +60,7 @@ static inline bool hs_edit_is_valid(const hs_edit *edit)
            value->hashed == (value->size > HS_INLINE_MAX);
 }
 
-static inline void hs_cached_prefetch(const hs_cached *cached)
-{
+static inline void hs_cached_prefetch(const hs_cached *cached) {
     for (unsigned line = 0; line < 6; line++) __builtin_prefetch((const uint8_t *)cached + 64 * line);
 }
 #endif

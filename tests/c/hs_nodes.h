@@ -30,7 +30,8 @@ typedef struct hs_nodes {
 
 static inline hs_nodes_item *hs_nodes_slot(const hs_nodes *nodes, const uint8_t id[32]) {
     size_t at = (size_t)hs_load_u64(id + 8) & (nodes->capacity - 1);
-    while (nodes->items[at].bytes && memcmp(nodes->items[at].id, id, 32) != 0) at = (at + 1) & (nodes->capacity - 1);
+    while (nodes->items[at].bytes && memcmp(nodes->items[at].id, id, 32) != 0)
+        at = (at + 1) & (nodes->capacity - 1);
     return nodes->items + at;
 }
 

@@ -28,7 +28,8 @@ static inline int hs_plain_order(const void *a, const void *b) {
     return hs_bytes_compare(x->key, x->key_size, y->key, y->key_size);
 }
 
-static inline bool hs_plain_ends(const hs_plain *items, size_t count, size_t i, size_t start, unsigned level) {
+static inline bool hs_plain_ends(const hs_plain *items, size_t count, size_t i, size_t start,
+                                 unsigned level) {
     if (i + 1 == count) return true;
     if (count <= HS_TREE_SMALL) return false;
     size_t bytes = 0;
@@ -61,8 +62,8 @@ static inline hs_plain hs_plain_node(const hs_plain *items, size_t start, size_t
         above.value_bytes += items[i].value_bytes;
         above.key = items[i].key;
     }
-    hs_node_build(level, entries, sizeof *entries, (unsigned)(end - start), above.keys, above.value_bytes, bytes,
-                  &node);
+    hs_node_build(level, entries, sizeof *entries, (unsigned)(end - start), above.keys, above.value_bytes,
+                  bytes, &node);
     hs_blake3(bytes, node.size, above.id);
     return above;
 }
@@ -74,8 +75,10 @@ static inline void hs_state_root(const hs_state *state, hs_apply_result *out) {
     for (size_t i = 0; i < state->count; i++) {
         const hs_edit *edit = state->items + i;
         if (edit->remove) continue;
-        items[count++] = (hs_plain){.key = {edit->key, edit->key, 0, edit->key_size}, .keys = 1,
-                                    .value_bytes = edit->value.size, .edit = edit};
+        items[count++] = (hs_plain){.key = {edit->key, edit->key, 0, edit->key_size},
+                                    .keys = 1,
+                                    .value_bytes = edit->value.size,
+                                    .edit = edit};
     }
     for (unsigned level = 0;; level++) {
         size_t nodes = 0, start = 0;
@@ -129,8 +132,8 @@ static inline void hs_state_close(hs_state *state) {
 }
 
 /* Apply as a caller has to: bring what is missing, offer again what had no room. trim: evict between runs. */
-static inline int hs_states_apply(hs_nodes *nodes, hs_tree *tree, const uint8_t base[32], const hs_edit *edits,
-                                  size_t count, bool trim, hs_apply_result *out) {
+static inline int hs_states_apply(hs_nodes *nodes, hs_tree *tree, const uint8_t base[32],
+                                  const hs_edit *edits, size_t count, bool trim, hs_apply_result *out) {
     hs_apply *apply;
     int status = hs_apply_new(tree, base, edits, count, &apply);
     if (status != HS_OK) return status;
@@ -142,8 +145,8 @@ static inline int hs_states_apply(hs_nodes *nodes, hs_tree *tree, const uint8_t 
     return status;
 }
 
-static inline int hs_states_apply_one(hs_nodes *nodes, hs_tree *tree, const uint8_t base[32], const hs_edit *edit,
-                                      hs_apply_result *out) {
+static inline int hs_states_apply_one(hs_nodes *nodes, hs_tree *tree, const uint8_t base[32],
+                                      const hs_edit *edit, hs_apply_result *out) {
     int status;
     while ((status = hs_tree_apply_one(tree, base, edit, out)) == HS_MISSING || status == HS_WAIT)
         if (status == HS_MISSING && (status = hs_nodes_bring(nodes, tree)) != HS_OK) break;

@@ -60,7 +60,8 @@ static void round_of(size_t from, size_t count, unsigned removes_of_16) {
     check_state(&result);
 }
 
-static const char *const patterns[] = {"perf/%05d/file", "%d", "k%07d", "a/rather/long/common/prefix/%x/tail"};
+static const char *const patterns[] = {"perf/%05d/file", "%d", "k%07d",
+                                       "a/rather/long/common/prefix/%x/tail"};
 
 static void any_batch_gives_the_plain_root(void) {
     for (size_t p = 0; p < sizeof patterns / sizeof *patterns; p++) {
@@ -109,7 +110,8 @@ static void small_levels_grow_and_shrink(void) {
 static void make_rising(hs_edit *item, size_t i, size_t count, const char *pattern) {
     uint64_t slice = UINT64_MAX / count, hash = 0;
     for (int tail = 0; tail == 0 || hash / slice != i; tail++) {
-        item->key_size = (uint32_t)snprintf((char *)(uintptr_t)item->key, HS_KEY_MAX + 1, pattern, (int)i, tail);
+        item->key_size =
+            (uint32_t)snprintf((char *)(uintptr_t)item->key, HS_KEY_MAX + 1, pattern, (int)i, tail);
         hash = hs_key_hash_level(hs_key_hash(item->key, item->key_size), 0);
     }
 }

@@ -30,8 +30,8 @@ static size_t golden_find(const char *name) {
     return size;
 }
 
-static const char *const names[] = {"empty", "example",      "one",     "long", "prefixes",
-                                    "inner", "inner_of_one", "level_23"};
+static const char *const names[] = {"empty",    "example", "one",          "long",
+                                    "prefixes", "inner",   "inner_of_one", "level_23"};
 #define NAMES (sizeof names / sizeof *names)
 
 static void golden_nodes_are_valid_and_built_back(void) {
@@ -148,14 +148,14 @@ static void refuses(size_t at, uint8_t byte) {
 }
 
 static void what_breaks_a_rule_is_refused(void) {
-    refuses(0, 3);   /* type */
-    refuses(1, 2);   /* version */
-    refuses(2, 1);   /* a leaf of level 1 */
-    refuses(3, 1);   /* reserved */
-    refuses(6, 3);   /* a shorter prefix than the longest common one */
-    refuses(8, 3);   /* suffix ends out of order */
-    refuses(14, 5);  /* kind */
-    refuses(15, 65); /* form */
+    refuses(0, 3);    /* type */
+    refuses(1, 2);    /* version */
+    refuses(2, 1);    /* a leaf of level 1 */
+    refuses(3, 1);    /* reserved */
+    refuses(6, 3);    /* a shorter prefix than the longest common one */
+    refuses(8, 3);    /* suffix ends out of order */
+    refuses(14, 5);   /* kind */
+    refuses(15, 65);  /* form */
     refuses(24, 'c'); /* keys out of order: c b cc */
     refuses(25, 'a'); /* a key twice */
     size_t size = golden_find("example");
@@ -182,8 +182,9 @@ static void keys_are_ordered_by_bytes(void) {
         const char *prefix, *suffix, *other;
         int order;
     } cases[] = {
-        {"ab", "c", "abc", 0}, {"ab", "c", "abd", -1}, {"ab", "c", "ab", 1}, {"ab", "", "ab", 0}, {"ab", "c", "a", 1},
-        {"ab", "c", "ac", -1}, {"", "c", "b", 1},      {"", "", "a", -1},    {"b", "", "", 1},
+        {"ab", "c", "abc", 0}, {"ab", "c", "abd", -1}, {"ab", "c", "ab", 1},
+        {"ab", "", "ab", 0},   {"ab", "c", "a", 1},    {"ab", "c", "ac", -1},
+        {"", "c", "b", 1},     {"", "", "a", -1},      {"b", "", "", 1},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         hs_key key = {(const uint8_t *)cases[i].prefix, (const uint8_t *)cases[i].suffix,

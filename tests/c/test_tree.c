@@ -102,7 +102,8 @@ typedef struct walk {
 } walk;
 
 static bool in_range(const hs_range *range, const hs_edit *item) {
-    return (!range->start || hs_bytes_compare(item->key, item->key_size, range->start, range->start_size) >= 0) &&
+    return (!range->start ||
+            hs_bytes_compare(item->key, item->key_size, range->start, range->start_size) >= 0) &&
            (!range->stop || hs_bytes_compare(item->key, item->key_size, range->stop, range->stop_size) < 0);
 }
 
@@ -178,7 +179,8 @@ static void walk_all(walk *w, bool differing) {
 
 static hs_range random_range(void) {
     hs_range range = {0};
-    const hs_edit *a = state.items + hs_random(&seed) % state.count, *b = state.items + hs_random(&seed) % state.count;
+    const hs_edit *a = state.items + hs_random(&seed) % state.count,
+                  *b = state.items + hs_random(&seed) % state.count;
     uint64_t shape = hs_random(&seed) % 4;
     if (shape & 1) range.start = a->key, range.start_size = a->key_size;
     if (shape & 2) range.stop = b->key, range.stop_size = b->key_size;
@@ -234,7 +236,8 @@ static void diff_enters_only_what_differs(void) {
 
 /* --- trees that lie --- */
 
-static void put_node(unsigned level, const hs_node_entry *entries, unsigned count, uint64_t keys, uint8_t out[32]) {
+static void put_node(unsigned level, const hs_node_entry *entries, unsigned count, uint64_t keys,
+                     uint8_t out[32]) {
     static uint8_t bytes[HS_NODE_SIZE_MAX];
     hs_node node;
     hs_node_build(level, entries, sizeof *entries, count, keys, 0, bytes, &node);
@@ -263,7 +266,8 @@ static void check_corrupt(const uint8_t id[32]) {
     hs_apply_result result;
     CHECK_EQ_INT(hs_tree_scan(&tree, id, NULL, false, visit_any, &visits), HS_CORRUPT);
     CHECK_EQ_INT(hs_tree_scan(&tree, id, NULL, true, visit_any, &visits), HS_CORRUPT);
-    hs_edit edits[2] = {{.key = (const uint8_t *)"a", .key_size = 1}, {.key = (const uint8_t *)"zz", .key_size = 2}};
+    hs_edit edits[2] = {{.key = (const uint8_t *)"a", .key_size = 1},
+                        {.key = (const uint8_t *)"zz", .key_size = 2}};
     CHECK_EQ_INT(hs_states_apply(&nodes, &tree, id, edits, 2, false, &result), HS_CORRUPT);
 }
 
