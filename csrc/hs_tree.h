@@ -83,7 +83,8 @@ int hs_tree_diff(hs_tree *tree, const uint8_t old_root[32], const uint8_t new_ro
 
 /* Many edits in one go, in any order, keys unique (else HS_ARGUMENT). The edits and what they point to must live until
  * hs_apply_free. After HS_MISSING or HS_WAIT, run again: it goes on where it stopped (no pointer into the cache is kept
- * between runs). New nodes go to io.store level by level, before their parents, and to the cache. */
+ * between runs). New nodes go to io.store level by level, before their parents, and to the cache.
+ * After any other status it can only be freed. It must be freed before its cache is. */
 typedef struct hs_apply hs_apply;
 int hs_apply_new(hs_tree *tree, const uint8_t base[32], const hs_edit *edits, size_t count, hs_apply **out);
 int hs_apply_run(hs_apply *apply, hs_apply_result *out);
