@@ -80,7 +80,8 @@ typedef struct hs_segment_header {
     uint64_t segment_size, participants_offset, branch_tags_offset, branches_offset, index_offset,
         chunks_offset, ring_offset;      /* bytes */
     uint32_t chunk_count, index_buckets; /* index_buckets is a power of two */
-    uint32_t ephemeral, reserved0;
+    uint32_t ephemeral,
+        pid_namespace; /* inode of the maker's pid namespace: LMDB's reader table holds within one only */
     hs_word past_commits, past_hits, past_misses,
         past_puts; /* counters of participants that left or died (added under their slot's freeing) */
     /* Words that writers and the coordinator share; a line for each group. */
@@ -104,11 +105,11 @@ typedef struct hs_segment_header {
 typedef struct hs_participant_slot {
     hs_word32 state; /* 0 free, 1 taken: freed by its owner when it leaves, by the coordinator when it died */
     hs_word32 inserting; /* a branch tag is being inserted (see evicting) */
-    hs_word pid, pid_namespace, started_ns;
+    hs_word pid, started_ns;
     hs_word commits, hits, misses, puts; /* counters, written by the owner alone */
     hs_word floor, lease,
         lease_generation; /* for collection: lowest pack that may hold what is not yet leased; leases */
-    hs_word reserved[5];
+    hs_word reserved[6];
 } hs_participant_slot;
 
 typedef struct hs_branch_slot {

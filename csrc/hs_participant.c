@@ -14,14 +14,8 @@ static struct flock byte_lock(uint32_t index) {
     return (struct flock){.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)index, .l_len = 1};
 }
 
-static uint64_t pid_namespace(void) {
-    struct stat file;
-    return stat("/proc/self/ns/pid", &file) == 0 ? (uint64_t)file.st_ino : 0;
-}
-
 static void slot_fill(hs_participant_slot *slot) {
     hs_store_relaxed(&slot->pid, (uint64_t)getpid());
-    hs_store_relaxed(&slot->pid_namespace, pid_namespace());
     hs_store_relaxed(&slot->started_ns, hs_clock_ns(CLOCK_REALTIME));
     hs_store_relaxed(&slot->commits, 0);
     hs_store_relaxed(&slot->hits, 0);

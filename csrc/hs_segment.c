@@ -140,6 +140,12 @@ static int map(int fd, const parts *p, uint32_t chunk_count, hs_segment *out) {
     return HS_OK;
 }
 
+/* The inode of this process's pid namespace; 0 if it cannot be told. */
+static uint32_t pid_namespace(void) {
+    struct stat file;
+    return stat("/proc/self/ns/pid", &file) == 0 ? (uint32_t)file.st_ino : 0;
+}
+
 /* Fill the header of a mapping of zeros; the magic comes last. */
 static int header_fill(hs_segment *segment, const hs_segment_config *config, const parts *p) {
     hs_segment_header *header = segment->header;
@@ -166,6 +172,7 @@ static int header_fill(hs_segment *segment, const hs_segment_config *config, con
     header->chunk_count = segment->chunk_count;
     header->index_buckets = p->index_buckets;
     header->ephemeral = config->ephemeral;
+    header->pid_namespace = pid_namespace();
     for (uint32_t i = 0; i < HS_BRANCH_SLOTS; i++)
         hs_store_relaxed(&segment->branches[i].head, HS_WORD_IN_L2 | (i + 1));
     hs_store_relaxed(&header->branch_word_next, HS_BRANCH_SLOTS + 1);
@@ -241,7 +248,7 @@ static int header_check(const hs_segment_header *header, uint64_t file_size,
         return HS_FORMAT;
     if (header->store_device != expected->store_device || header->store_inode != expected->store_inode)
         return HS_FORMAT;
-    return HS_OK;
+    return header->pid_namespace == pid_namespace() ? HS_OK : HS_FORMAT;
 }
 
 static int attach(int fd, const hs_segment_config *expected, hs_segment *out) {

@@ -140,12 +140,19 @@ class Attachment:
             deadline = Deadline(config.OPEN_DEADLINE)
             while True:
                 with lifecycle.gate(self.paths, deadline.at):
-                    status = lib.hs_engine_open(args, out)
-                if status != lib.HS_FULL or deadline.passed():
+                    # A second segment beside one that others use would let both move the same branches.
+                    elsewhere = lifecycle.is_used_elsewhere(self.paths, self.identity)
+                    status = lib.HS_TIMED_OUT if elsewhere else lib.hs_engine_open(args, out)
+                if status not in (lib.HS_FULL, lib.HS_TIMED_OUT) or deadline.passed():
                     break
-                # Slots of the dead are freed by the coordinator.
+                # Slots of the dead are freed by the coordinator; one that is leaving takes a moment.
                 lifecycle.ensure_coordinator(self.paths)
                 time.sleep(config.WAIT_SLICE_MS / 1000)
+            if status == lib.HS_TIMED_OUT:
+                raise BusyError(
+                    f"{what}: the store is in use by processes whose shared memory is not in this /dev/shm "
+                    "(another container?), or was removed there under their hands; close them first"
+                )
             if status == lib.HS_FULL:
                 raise CapacityError(
                     f"{what}: all slots for processes are taken; close engines that are not needed"

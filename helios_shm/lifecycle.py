@@ -1,12 +1,12 @@
 """How a store, its segment and its coordinator come and go.
 
-    gate         flock: {look for the segment, create it, take a slot} and {nobody left, all drained, unlink} exclude each other
+    gate         flock: {look for the segment, create it, take a slot} excludes {nobody left, all drained, unlink}
     coordinator  OFD lock on byte 0: who holds it writes to L2; looked at by F_OFD_GETLK, never taken to find out
     start        flock: somebody is starting a coordinator; handed to the new process, which drops it when it is one
     participants OFD lock on byte n: slot n's owner lives (csrc/hs_participant.c)
 
-Every one of them is a kernel lock that dies with its holder, so nothing is ever left locked. The descriptors that hold them
-are closed in forked children, or a child would hold its parent's lock. A store appears under its name whole: it is
+Every one of them is a kernel lock that dies with its holder, so nothing is ever left locked. The descriptors that hold
+them are closed in forked children, or a child would hold its parent's lock. A store appears under its name whole: it is
 built beside it, synced, and renamed. docs/CONCURRENCY.md, "Lifecycle", names what a death at each step leaves.
 """
 
@@ -69,7 +69,7 @@ _CREATE_ATTEMPTS = 16
 _ERROR_PAUSE = 1.0
 
 
-# ---- descriptors that hold locks -----------------------------------------------------------------------------------
+# ---- descriptors that hold locks -------------------------------------------------------------------------
 
 _held: set[int] = set()
 _held_lock = threading.Lock()
@@ -114,7 +114,7 @@ def _missing_as_not_found(paths: StorePaths) -> Iterator[None]:
         raise StoreError(f"{error.filename or paths.root}: {error.strerror}") from error
 
 
-# ---- the gate --------------------------------------------------------------------------------------------------------
+# ---- the gate --------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -164,7 +164,7 @@ def _is_named(fd: int, path: Path) -> bool:
     return (held.st_dev, held.st_ino) == (named.st_dev, named.st_ino)
 
 
-# ---- the coordinator lock ----------------------------------------------------------------------------------------------
+# ---- the coordinator lock --------------------------------------------------------------------------------
 
 
 def _range_is_locked(path: Path, size: int) -> bool:
@@ -288,7 +288,7 @@ def start_lock_drop(paths: StorePaths) -> None:
         os.close(START_LOCK_FD)
 
 
-# ---- who a store is ----------------------------------------------------------------------------------------------------
+# ---- who a store is --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,7 +334,7 @@ def ring_bytes(wanted: int | None) -> int:
     return max(L1_BYTES_MIN, min(L1_BYTES_DEFAULT, share))
 
 
-# ---- making a store -----------------------------------------------------------------------------------------------------
+# ---- making a store --------------------------------------------------------------------------------------
 
 
 def open_store(path: str | os.PathLike[str], *, create: bool) -> StorePaths:
@@ -486,7 +486,7 @@ def _write_synced(path: Path, data: bytes, *, sync: bool) -> None:
     os.rename(temporary, path)
 
 
-# ---- ephemeral stores -----------------------------------------------------------------------------------------------------
+# ---- ephemeral stores ------------------------------------------------------------------------------------
 
 
 def create_ephemeral() -> StorePaths:
@@ -535,6 +535,11 @@ def _sweep_one(paths: StorePaths) -> int:
 def is_in_use(paths: StorePaths) -> bool:
     """Does a coordinator or a participant of the store live?"""
     return coordinator_runs(paths) or _range_is_locked(paths.participants, _PARTICIPANTS_MAX)
+
+
+def is_used_elsewhere(paths: StorePaths, identity: Identity) -> bool:
+    """Do others use the store through a segment that is not to be seen here? Under the gate only."""
+    return is_in_use(paths) and not (SHARED_MEMORY / identity.segment_name.lstrip("/")).exists()
 
 
 def segment_remove(segment_name: str) -> None:
