@@ -532,7 +532,8 @@ static int old_stand(hs_apply *a) {
         }
         if (status != HS_OK) return status;
         a->value_at = hs_cursor_node(&a->cursor)->node.values;
-        if (a->have == 0 && (status = mark_follow(a)) != HS_OK) return status;
+        bool dropped = a->have == 0 && a->edit > a->mark.edit;
+        if (dropped && (status = mark_follow(a)) != HS_OK) return status;
     }
     return HS_OK;
 }
@@ -641,8 +642,8 @@ static int entry_next(hs_apply *a) {
     }
 }
 
-/* Begin, or begin again, at the mark. */
-static int stream_enter(hs_apply *a) {
+/* At the mark; the cursor is another matter. */
+static void stream_reset(hs_apply *a) {
     a->have = a->decided = 0;
     a->key_bytes = 0;
     a->ended = false;
@@ -652,7 +653,11 @@ static int stream_enter(hs_apply *a) {
     a->counted = a->mark.counted;
     a->ends_first = a->ends_count = 0;
     a->old_ended = !a->has_old;
-    a->cursor_stands = false;
+    a->live = true;
+}
+
+/* Begin, or begin again, at the mark. */
+static int stream_enter(hs_apply *a) {
     if (a->has_old) {
         bool found = false;
         int status = a->mark.key_size
@@ -663,7 +668,7 @@ static int stream_enter(hs_apply *a) {
         hs_cached *cached = hs_cursor_node(&a->cursor);
         if (a->level == 0) a->value_at = hs_node_value_offset(&cached->node, hs_cursor_at(&a->cursor));
     }
-    a->live = true;
+    stream_reset(a);
     return HS_OK;
 }
 
@@ -946,6 +951,10 @@ static int stream_begin(hs_apply *a) {
     next_take_back(a);
     mark->edit = a->next;
     a->streaming = true;
+    if (!within) return HS_OK;
+    a->cursor.at[a->level] = 0;
+    a->value_at = hs_cursor_node(&a->cursor)->node.values;
+    stream_reset(a);
     return HS_OK;
 }
 

@@ -286,7 +286,7 @@ Outcome: TypeAlias = Literal["committed", "rebased", "unchanged"]
 
 
 class Model:
-    """A store: named branches, each the list of the states it has had. A state is never changed once it is in."""
+    """A store: named branches, each the list of the states it has had. States are never changed."""
 
     def __init__(self) -> None:
         self.branches: dict[str, list[State]] = {}

@@ -135,6 +135,30 @@ static void keys_without_natural_boundary_are_cut_by_size(void) {
     check_without_boundaries("%06d/%01017d", 80);
 }
 
+/* A node that was full at 256 entries says nothing of its last hash: the entries behind it may hold a minimum, which
+ * depends on hashes of the full node. Key 257 is the lowest of all, so nodes end at 255 and 257. */
+static void a_minimum_behind_a_full_node_looks_back_into_it(void) {
+    enum { COUNT = 300, LOWEST = 257 };
+    open_state("%d", COUNT, (size_t)64 << 20);
+    for (size_t i = 0; i < COUNT; i++) {
+        uint64_t slice = UINT64_MAX / (COUNT + 1), hash = slice * (COUNT + 1);
+        hs_edit *item = state.items + i;
+        for (int tail = 0; hash / slice != (i == LOWEST ? 0 : i + 1); tail++) {
+            item->key_size =
+                (uint32_t)snprintf((char *)(uintptr_t)item->key, HS_KEY_MAX + 1, "%06d/%d", (int)i, tail);
+            hash = hs_key_hash_level(hs_key_hash(item->key, item->key_size), 0);
+        }
+    }
+    for (size_t at = LOWEST - 2; at < LOWEST + 7; at++) {
+        for (size_t count = 1; count < 5; count++) {
+            round_of(0, COUNT, 0);
+            round_of(at, count, 16);
+            round_of(at, count, 0);
+        }
+    }
+    close_state();
+}
+
 static void a_run_goes_on_after_each_failure(void) {
     static const struct {
         size_t from, count;
@@ -247,6 +271,7 @@ int main(void) {
     RUN(small_levels_grow_and_shrink);
     RUN(keys_without_natural_boundary_are_cut_by_count);
     RUN(keys_without_natural_boundary_are_cut_by_size);
+    RUN(a_minimum_behind_a_full_node_looks_back_into_it);
     RUN(a_run_goes_on_after_each_failure);
     RUN(a_cold_batch_is_not_walked_again);
     RUN(other_failures_are_passed_through);

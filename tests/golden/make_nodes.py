@@ -1,7 +1,8 @@
 """Writes nodes_v1.txt, the golden nodes of format version 1: `python tests/golden/make_nodes.py`.
 
-A line is: name, id, bytes, in hexadecimal; `tree.<name>` is a whole state's root id, without bytes. The file is made by
-the plain-Python twin and checked against the C codec; a change in it is a change of the format.
+A line is: name, id, bytes, in hexadecimal; `tree.<name>` is a whole state's root id, without bytes.
+The file is made by the plain-Python twin and checked against the C codec; a change in it is a change of
+the format.
 """
 
 import sys
