@@ -174,7 +174,7 @@ int hs_locator_is_named(const hs_locator *locator, const char *path) {
 
 void hs_locator_info_get(const hs_locator *locator, hs_locator_info *out) {
     const hs_locator_header *header = locator->header;
-    /* The boot first: whoever sees the new one sees the mark that was set back before it. Edge E6. */
+    /* The boot first: whoever sees the new one sees the mark that was set back before it. Edge E11. */
     hs_store_u64(out->boot_id, hs_load_acquire(&header->boot[0]));
     hs_store_u64(out->boot_id + 8, hs_load_acquire(&header->boot[1]));
     out->mark = hs_load_acquire(&header->mark);
@@ -252,16 +252,19 @@ int hs_locator_find(const hs_locator *locator, const uint8_t *id, uint64_t *pack
     return count;
 }
 
+/* Looks at whole buckets without a branch for each row: how full a bucket is cannot be guessed. */
 static bool tag_is_present(const hs_locator *locator, const uint8_t *id) {
     uint64_t home = id_bucket(locator, id), tag = id_tag(id);
     for (uint32_t step = 0; step < HS_LOCATOR_BUCKETS; step++) {
         const hs_word *bucket = bucket_at(locator, home, step);
+        uint32_t present = 0, empty = 0;
         for (uint32_t way = 0; way < HS_LOCATOR_WAYS; way++) {
             uint64_t word =
                 hs_load_relaxed(&bucket[way]); /* relaxed: the writer reads what it wrote itself */
-            if (word == 0) return false;
-            if (word >> TAG_SHIFT == tag) return true;
+            present |= (uint32_t)(word >> TAG_SHIFT == tag) & (uint32_t)(word != 0);
+            empty |= (uint32_t)(word == 0);
         }
+        if (present | empty) return present != 0;
     }
     return false;
 }
@@ -287,7 +290,7 @@ static int row_enter(hs_locator *locator, const uint8_t *id, uint64_t word, uint
             uint64_t there = hs_load_relaxed(&bucket[way]); /* relaxed: only this process writes rows */
             if (there == word) return HS_OK;
             if (there != 0) continue;
-            hs_store_release(&bucket[way], word); /* edge E6 */
+            hs_store_release(&bucket[way], word); /* edge E11 */
             ++*entered;
             return HS_OK;
         }
@@ -316,7 +319,7 @@ int hs_locator_insert(hs_locator *locator, uint64_t pack, const uint8_t *bytes, 
 
 int hs_locator_mark(hs_locator *locator, uint64_t pack, const uint8_t *boot_id) {
     if (!locator->writable) return HS_ARGUMENT;
-    hs_store_release(&locator->header->mark, pack); /* edge E6 */
+    hs_store_release(&locator->header->mark, pack); /* edge E11 */
     if (!boot_is(locator->header, boot_id)) boot_store(locator->header, boot_id);
     return HS_OK;
 }

@@ -6,7 +6,7 @@
  * Invariants. The table is an accelerator, never the truth: whatever it says is confirmed against the full id in the
  * pack, so garbage in it costs time and nothing else. One writer (the holder of the coordinator lock), readers in any
  * number of processes, no lock: a row is one aligned word, written once, from 0 to its value; a row is entered before
- * the mark covers its pack, and readers load the mark before they probe (edge E6). An id's rows stand in its home bucket or
+ * the mark covers its pack, and readers load the mark before they probe (edge E11). An id's rows stand in its home bucket or
  * in the next HS_LOCATOR_BUCKETS - 1; a probe ends at the first bucket with an empty row, since rows are never taken
  * out. Growth and repair are one thing: a new file, all packs entered anew, renamed over the old name. */
 #ifndef HS_LOCATOR_H

@@ -7,9 +7,10 @@
       |   by who waits)                       branch rows}                                           |
       +----------------------------------------------------------------------------------------------+
 
-Invariants. It holds the coordinator lock from before its first look at the segment to after its last. What is acknowledged has
-been synced: a round whose transaction failed is not finished, and its marks stay. It may die anywhere: the next one
-starts from what L2 says. It leaves under the gate, when nobody takes part and nothing is left to drain. One thread.
+Invariants. It holds the coordinator lock from before its first look at the segment to after its last. What is
+acknowledged has been synced: a round whose transaction failed is not finished, and its marks stay. It may die
+anywhere: the next one starts from what L2 says. It leaves under the gate, when nobody takes part and nothing is left to
+drain. One thread.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ LOG_BLOCK_BYTES = MIB
 RECORD_BYTES_MAX = 66048
 # A transaction holds its pages in memory until it is written.
 TRANSACTION_BYTES_MAX = 64 * MIB
-# Gathering: a quiet store is drained after the short time, a busy one after the long, or when so much has come together.
+# Gathering: a quiet store is drained after the short time, a busy one after the long, or when there is enough.
 GATHER_SECONDS_QUIET = 0.004
 GATHER_SECONDS_BUSY = 0.05
 GATHER_SLICE_MS = 4
@@ -165,7 +166,7 @@ class LocatorKeeper:
 
 
 class Round:
-    """One round's way into L2: packs, then the chains of the heads that moved, in as few transactions as memory allows."""
+    """One round's way into L2: packs, then the chains of the heads that moved, in few transactions."""
 
     def __init__(self, owner: Coordinator) -> None:
         self._owner = owner
@@ -174,18 +175,18 @@ class Round:
         self._keeper = owner.keeper
         self._size = ffi.new("size_t *")
         self._count = ffi.new("uint32_t *")
-        self._more = True
         self._tables: list[tuple[int, bytes]] = []
         self._bytes = 0
         self._blobs: list[bytes] = []
 
     def write(self) -> None:
         """Everything collected, synced, and in the locator. The heads come with the last transaction."""
-        while self._more:
+        more = True
+        while more:
             self._tables, self._bytes, self._blobs = [], 0, []
             with self._writer.transaction() as batch:
-                self._put_packs(batch)
-                if not self._more:
+                more = self._put_packs(batch)
+                if not more:
                     self._put_heads(batch)
                 self._sync_blobs()
                 lib.hs_step_hit(b"txn_before")
@@ -193,16 +194,17 @@ class Round:
             self._keeper.add(self._tables, self._bytes)
         lib.hs_step_hit(b"locator_after")
 
-    def _put_packs(self, batch: l2.Batch) -> None:
+    def _put_packs(self, batch: l2.Batch) -> bool:
+        """As many packs as a transaction may hold. False: no more are left."""
         buffer = self._owner.pack_buffer
         while self._bytes < TRANSACTION_BYTES_MAX:
             status = lib.hs_drain_pack(self._drain, buffer, PACK_BYTES, self._size, self._count)
             check(status, "packing a round")
             if self._count[0] == 0:
-                self._more = False
-                return
+                return False
             if self._drop_known(batch, buffer):
                 self._put_pack(batch, buffer)
+        return True
 
     def _drop_known(self, batch: l2.Batch, buffer: Any) -> int:
         """Take out what L2 has already. Returns how many rows are left."""

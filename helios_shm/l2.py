@@ -5,8 +5,8 @@
     branches  name                                    -> a row; a deleted branch keeps its row
     meta      uuid, format, epoch, next_pack
 
-docs/FORMAT.md has the bytes. Invariants. Only the holder of the coordinator lock writes, and each of its transactions checks
-the epoch that it drew, so that one who lost the lock cannot write any more. A transaction is synced before it is
+docs/FORMAT.md has the bytes. Invariants. Only the holder of the coordinator lock writes, and each of its transactions
+checks the epoch that it drew, so that one who lost the lock cannot write any more. A transaction is synced before it is
 acknowledged. Pack numbers only grow and are never used twice. Readers keep no transaction open between calls, and give
 out copies only. Nobody but LMDB itself opens ``lock.mdb``.
 """
@@ -68,7 +68,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class BranchRow:
-    """What L2 knows of a branch: its newest persisted record. ``word`` is the head word in the segment ``segment_nonce``."""
+    """What L2 knows of a branch: its newest record. ``word`` is its head word in the segment ``segment_nonce``."""
 
     name: str
     deleted: bool
@@ -180,7 +180,7 @@ def create(path: Path, uuid: bytes) -> None:
             os.chmod(path / name, 0o600)
 
 
-# ---- the locator, as Python sees it -----------------------------------------------------------------------------------
+# ---- the locator, as Python sees it ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +195,7 @@ class LocatorInfo:
 
 
 class Locator:
-    """One mapping of a locator file. Closed when it is forgotten; in a forked child that touches the child's mapping only."""
+    """One mapping of a locator file. Unmapped when it is forgotten, in a forked child the child's mapping."""
 
     def __init__(self, pointer: Any) -> None:
         self._pointer = ffi.gc(pointer, lib.hs_locator_close)
@@ -259,7 +259,7 @@ class Locator:
         check(lib.hs_locator_checkpoint(self._pointer), "syncing the locator")
 
 
-# ---- reading packs ----------------------------------------------------------------------------------------------------
+# ---- reading packs ---------------------------------------------------------------------------------------
 
 
 class _Damaged(Exception):
@@ -465,7 +465,7 @@ class Reader:
             self._shared.env = env
 
     def close(self) -> None:
-        """Close the environment, if no other reader uses it, and the locator. Idempotent; then uses raise ClosedError."""
+        """Close the environment, if no other reader uses it. Idempotent; uses after it raise ClosedError."""
         with _shared_lock:
             if self._closed:
                 return
@@ -660,7 +660,7 @@ class Reader:
             return bytes(cursor.value()) if at[:-8] == stem else None
 
 
-# ---- writing ----------------------------------------------------------------------------------------------------------
+# ---- writing ---------------------------------------------------------------------------------------------
 
 
 class EpochError(StoreError):

@@ -96,7 +96,7 @@ class StorePaths:
 
     @staticmethod
     def of(path: str | os.PathLike[str]) -> StorePaths:
-        """The files of the store at ``path``, made absolute; symbolic links are followed, so that a store has one name."""
+        """The files of the store at ``path``: absolute, symbolic links followed, so that a store has one name."""
         return StorePaths(Path(os.path.realpath(path)))
 
 

@@ -1,4 +1,4 @@
-"""A worker dies at each labelled step of a commit: what it acknowledged is there, the rest happened whole or not at all."""
+"""A worker dies at each labelled step of a commit: what it acknowledged is there, the rest whole or not at all."""
 
 import signal
 import subprocess
@@ -92,7 +92,7 @@ def test_killed_at_a_step_what_it_acknowledged_is_there(store_path: Path, step: 
 
 
 def test_workers_and_coordinator_killed_at_once_lose_nothing(store_path: Path) -> None:
-    """The coordinator never got to drain: what was acknowledged is in the segment only, and closing brings it to disk."""
+    """The coordinator never got to drain: what was acknowledged is in the segment only; closing saves it."""
     with helios_shm.open(store_path) as engine:
         engine.sync()
         coordinator = psutil.Process(int(engine.stats().coordinator_pid or 0))

@@ -179,7 +179,9 @@ def packs_of(path: Path) -> list[bytes]:
         writer.close()
 
 
-def test_more_than_one_transaction_holds_is_one_round(store_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_than_one_transaction_holds_is_one_round(
+    store_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with helios_shm.open(store_path) as engine:
         process = coordinator_of(engine)
         process.suspend()
@@ -241,7 +243,9 @@ def test_a_store_removed_under_it_leaves_no_memory_behind(store_path: Path) -> N
     os.rename(gone, store_path)
 
 
-def test_an_ephemeral_store_is_not_drained_until_it_must(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_ephemeral_store_is_not_drained_until_it_must(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with helios_shm.open(None, l1_bytes=4 << 20) as engine:
         paths = StorePaths(engine.path)

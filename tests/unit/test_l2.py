@@ -1,4 +1,4 @@
-"""l2: what was written is found, by rule 12 of the protocol, whatever the locator knows; damage is told, never returned."""
+"""l2: what was written is found, whatever the locator knows; damage is told, never returned."""
 
 import os
 import struct
@@ -216,7 +216,9 @@ def test_the_private_table_grows_with_the_store(
         assert (n + 1, 5) in found
 
 
-def test_garbage_in_the_locator_costs_nothing_but_time(store: StorePaths, both: Both, locator: Locator) -> None:
+def test_garbage_in_the_locator_costs_nothing_but_time(
+    store: StorePaths, both: Both, locator: Locator
+) -> None:
     both.put(value(b"one"))
     del locator
     with open(store.locator, "r+b") as file:
@@ -525,7 +527,9 @@ def test_known_rows_are_those_that_an_older_pack_holds(
 
 
 def test_blob_rows_of_a_pack_are_named() -> None:
-    pack = pack_of([value(b"a"), (b"\x01" * 32, BLOB, 0, b"", 9), value(b"b"), (b"\x02" * 32, BLOB, 0, b"", 9)])
+    pack = pack_of(
+        [value(b"a"), (b"\x01" * 32, BLOB, 0, b"", 9), value(b"b"), (b"\x02" * 32, BLOB, 0, b"", 9)]
+    )
     table = pack[: l2.pack_table_size(memoryview(pack))]
     assert l2.pack_blobs(table) == [b"\x01" * 32, b"\x02" * 32]
     assert l2.pack_blobs(pack_of([value(b"a")])[:88]) == []

@@ -146,7 +146,12 @@ def test_the_file_system_of_this_test_is_known(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("number", "expected"),
-    [(errno.EROFS, ReadOnlyError), (errno.ENOSPC, CapacityError), (errno.ENOTDIR, FormatError), (errno.EIO, StoreError)],
+    [
+        (errno.EROFS, ReadOnlyError),
+        (errno.ENOSPC, CapacityError),
+        (errno.ENOTDIR, FormatError),
+        (errno.EIO, StoreError),
+    ],
 )
 def test_a_failed_creation_is_typed_and_leaves_nothing(
     store_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, expected: type[Exception]
@@ -447,7 +452,9 @@ def test_a_broken_store_is_noted_and_not_tried_all_the_time(paths: StorePaths) -
     assert not lifecycle.ensure_coordinator(paths)
 
 
-def test_a_program_that_cannot_be_started_is_an_error(paths: StorePaths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_cannot_be_started_is_an_error(
+    paths: StorePaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     with pytest.raises(StoreError, match="/no/such/python"):
         lifecycle.ensure_coordinator(paths)
