@@ -13,6 +13,8 @@
 #define BUCKET_WORDS  8u
 #define BUCKETS_TRIED 4u
 #define BUCKETS_MIN   256u
+#define EVICTIONS_A_TRIM                                                                                     \
+    2u /* slabs; what a large batch added goes over the operations after it, not in one pause */
 
 struct hs_cache {
     hs_cache_face face; /* must be first */
@@ -259,8 +261,11 @@ static void evict_oldest(hs_cache *cache) {
 }
 
 void hs_cache_trim(hs_cache *cache) {
-    while (cache->slabs_in_use * cache->slab_size > cache->limit && cache->oldest != cache->current)
+    for (unsigned i = 0; i < EVICTIONS_A_TRIM; i++) {
+        if (HS_LIKELY(cache->slabs_in_use * cache->slab_size <= cache->limit)) return;
+        if (cache->oldest == cache->current) return;
         evict_oldest(cache);
+    }
 }
 
 void hs_cache_after_fork(hs_cache *cache) {

@@ -22,8 +22,8 @@
 typedef struct hs_cache hs_cache;
 int hs_cache_new(size_t limit, hs_cache **out);
 void hs_cache_free(hs_cache *cache);
-/* Evict (oldest slab first; what was used lately is kept) until the limit holds. Called at the beginning of an
- * operation: pointers into the cache end here. Cheap when there is nothing to do. */
+/* Evict (oldest slab first; what was used lately is kept) towards the limit, a slab or two at a time. Called at the
+ * beginning of an operation: pointers into the cache end here. Cheap when there is nothing to do. */
 void hs_cache_trim(hs_cache *cache);
 /* Enter a node that came from outside: size and canonical form validated, BLAKE3 compared unless `trusted` (checked
  * already). HS_OK, HS_CORRUPT, HS_NO_MEMORY. */

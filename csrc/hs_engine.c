@@ -170,6 +170,7 @@ int hs_engine_after_fork(hs_engine *engine) {
     if (engine->mode == HS_OPEN_PARTICIPANT && hs_engine_is_named(engine) != 1) return HS_CLOSING;
     hs_engine_lock(engine);
     int status = engine->self.fd >= 0 ? HS_OK : take_slot(engine);
+    hs_cache_after_fork(engine->tree.cache);
     hs_engine_unlock(engine);
     return status;
 }
