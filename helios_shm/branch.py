@@ -43,9 +43,8 @@ class Branch:
     _attachment: Attachment
     _name: str
     _ref: Any  # hs_branch_ref
-    _known: tuple[
-        int, bytes | None
-    ]  # head word and its record's bytes; None: no such branch (yet, or any more)
+    # segment, head word in it, and that record's bytes; None: no such branch (yet, or any more)
+    _known: tuple[int, int, bytes | None]
 
     def __init__(self) -> None:
         raise TypeError("branches come from Engine.branch()")
@@ -100,12 +99,17 @@ class Branch:
         """The newest commit record (deleted ones included), or None: there never was such a branch."""
         while True:
             word = self._word()
-            known_word, known = self._known
-            if word == known_word and not (word & WORD_IN_L2 and self._attachment.private):
+            segment = self._attachment.segment
+            known_segment, known_word, known = self._known
+            if (
+                word == known_word
+                and segment == known_segment
+                and not (word & WORD_IN_L2 and self._attachment.private)
+            ):
                 return known
             record = self._record_of(word)
             if not isinstance(record, Stale):
-                self._known = (word, record)
+                self._known = (segment, word, record)
                 return record
 
     def _record_of(self, word: int) -> bytes | Stale | None:
@@ -212,10 +216,10 @@ class Branch:
         attachment = self._attachment
         if attachment.readonly:
             raise read_only_error(attachment)
-        for each in (snapshot, expected):
-            if each is not None and not isinstance(each, Snapshot):
+        for each in (snapshot, expected) if move == lib.HS_MOVE_COMPARE else (snapshot,):
+            if not isinstance(each, Snapshot):
                 raise TypeError(f"a branch moves between snapshots, not {type(each).__name__}")
-            if each is not None and each._attachment.uuid != attachment.uuid:
+            if each._attachment.uuid != attachment.uuid:
                 raise NotFoundError(f"snapshot {each.id} is in another store, {each._attachment.paths.root}")
         said = Said(message, None)
         call = attachment.call()
@@ -314,7 +318,7 @@ class Branch:
                 return None
             call = attachment.call()
             try:
-                lib.hs_branch_wait(call.c, self._ref, self._known[0], deadline.slice_ms())
+                lib.hs_branch_wait(call.c, self._ref, self._known[1], deadline.slice_ms())
             finally:
                 attachment.pool.append(call)
             record = self._live_record()
@@ -365,7 +369,7 @@ def make_branch(attachment: Attachment, name: str) -> Branch:
     branch: Branch = _new(Branch)
     branch._attachment = attachment
     branch._name = name
-    branch._known = (0, None)
+    branch._known = (0, 0, None)
     branch._ref = ffi.new("hs_branch_ref *")
     ffi.memmove(branch._ref.name, encoded, len(encoded))
     branch._ref.name_size = len(encoded)

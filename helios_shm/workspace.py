@@ -380,11 +380,11 @@ class Said:
     def __init__(self, message: str, metadata: Mapping[str, JSON] | None) -> None:
         if not isinstance(message, str):
             raise TypeError(f"a message is a str, not {type(message).__name__}")
+        if metadata is not None and not isinstance(metadata, Mapping):
+            raise TypeError(f"metadata is a mapping, not {type(metadata).__name__}")
         try:
             self.message = message.encode()
-            self.metadata = (
-                json.dumps(dict(metadata), sort_keys=True, allow_nan=False).encode() if metadata else b""
-            )
+            self.metadata = _json_of(metadata) if metadata else b""
         except UnicodeEncodeError:
             raise ValueError("the message holds a lone surrogate: it is no Unicode text") from None
         if len(self.message) > config.MESSAGE_BYTES_MAX:
@@ -405,6 +405,13 @@ class Said:
         if self.metadata:
             c.metadata, c.metadata_size = ffi.from_buffer("uint8_t[]", self.metadata), len(self.metadata)
             c.always = 1
+
+
+def _json_of(metadata: Mapping[str, JSON]) -> bytes:
+    for key in metadata:
+        if not isinstance(key, str):
+            raise TypeError(f"metadata's keys are str, not {type(key).__name__}")
+    return json.dumps(dict(metadata), sort_keys=True, allow_nan=False).encode()
 
 
 def silence(call: Call) -> None:

@@ -81,7 +81,7 @@ def test_views_have_the_order_of_the_mapping_both_ways(mapping: Either) -> None:
 
 def test_mapping_equals_a_dict_of_the_same_content_and_no_other(mapping: Either) -> None:
     assert mapping == STATE
-    assert STATE == mapping
+    assert dict(mapping.items()) == STATE
     assert dict(mapping) == STATE
     assert mapping != {**STATE, "a": b"other"}
     assert mapping != {**STATE, "more": b""}
@@ -110,7 +110,7 @@ def test_lookup_finds_what_is_there_and_nothing_else(mapping: Either) -> None:
 @pytest.mark.parametrize("odd", [None, 0, b"a", 1.5, ("a",)])
 def test_what_is_no_str_is_in_no_mapping(mapping: Either, odd: object) -> None:
     assert odd not in mapping
-    assert odd not in mapping.keys()
+    assert odd not in mapping.keys("")
     assert odd not in mapping.items()
     assert odd not in mapping.values()
     with pytest.raises((TypeError, KeyError)):
