@@ -25,7 +25,7 @@ struct hs_locator {
     bool writable;
 };
 
-#define PREFETCH_AHEAD     16u
+#define GROUP              32u /* rows whose buckets are loaded together */
 #define PACK_MASK          ((UINT64_C(1) << HS_LOCATOR_PACK_BITS) - 1)
 #define ROW_MASK           ((UINT64_C(1) << HS_LOCATOR_ROW_BITS) - 1)
 #define TAG_SHIFT          (HS_LOCATOR_PACK_BITS + HS_LOCATOR_ROW_BITS)
@@ -213,10 +213,6 @@ static const hs_word *bucket_at(const hs_locator *locator, uint64_t home, uint32
     return locator->rows + ((home + step) & locator->bucket_mask) * HS_LOCATOR_WAYS;
 }
 
-static void prefetch(const hs_locator *locator, const uint8_t *id) {
-    __builtin_prefetch(bucket_at(locator, id_bucket(locator, id), 0));
-}
-
 typedef struct found_row {
     uint64_t pack;
     uint32_t row;
@@ -271,11 +267,27 @@ static bool tag_is_present(const hs_locator *locator, const uint8_t *id) {
 
 static const uint8_t *pack_id(const uint8_t *pack, uint32_t row) { return pack + hs_pack_payload_start(row); }
 
+/* Load the first word of the home buckets of `count` rows from `row` on. Real loads that do not depend on each other overlap their
+ * cache and TLB misses; prefetches are dropped where the TLB misses, which in a large table is nearly always. */
+static void home_load(const hs_locator *locator, const uint8_t *pack, uint32_t row, uint32_t count,
+                      uint64_t *first) {
+    const hs_word *home[GROUP];
+    for (uint32_t i = 0; i < count; i++)
+        home[i] = bucket_at(locator, id_bucket(locator, pack_id(pack, row + i)), 0);
+    for (uint32_t i = 0; i < count; i++)
+        first[i] = hs_load_relaxed(home[i]); /* relaxed: the writer reads what it wrote itself */
+}
+
+static uint32_t group_size(uint32_t row, uint32_t count) { return count - row < GROUP ? count - row : GROUP; }
+
 int hs_locator_candidates(const hs_locator *locator, const uint8_t *pack, uint32_t *rows, uint32_t capacity) {
     uint32_t count = hs_pack_count(pack), found = 0;
-    for (uint32_t row = 0; row < count && found < capacity; row++) {
-        if (row + PREFETCH_AHEAD < count) prefetch(locator, pack_id(pack, row + PREFETCH_AHEAD));
-        if (tag_is_present(locator, pack_id(pack, row))) rows[found++] = row;
+    for (uint32_t row = 0; row < count; row += GROUP) {
+        uint32_t size = group_size(row, count);
+        uint64_t first[GROUP];
+        home_load(locator, pack, row, size, first);
+        for (uint32_t i = 0; i < size && found < capacity; i++)
+            if (first[i] != 0 && tag_is_present(locator, pack_id(pack, row + i))) rows[found++] = row + i;
     }
     return (int)found;
 }
@@ -309,7 +321,8 @@ int hs_locator_insert(hs_locator *locator, uint64_t pack, const uint8_t *bytes, 
     int status = HS_OK;
     uint64_t entered = 0;
     for (uint32_t row = 0; row < count && status == HS_OK; row++) {
-        if (row + PREFETCH_AHEAD < count) prefetch(locator, pack_id(bytes, row + PREFETCH_AHEAD));
+        uint64_t first[GROUP];
+        if (row % GROUP == 0) home_load(locator, bytes, row, group_size(row, count), first);
         const uint8_t *id = pack_id(bytes, row);
         status = row_enter(locator, id, row_make(id, pack, row), &entered);
     }
