@@ -14,6 +14,8 @@ BRANCH_NAME_BYTES_MAX: Final = 255
 # A ring this large holds about half a million nodes: the working set of a large search.
 L1_BYTES_DEFAULT: Final = 256 << 20
 L1_BYTES_MIN: Final = 4 << 20
+# Places of entries have 16 bits for the chunk (csrc/hs_layout.h, HS_CHUNKS_MAX).
+L1_BYTES_MAX: Final = 65535 << 20
 # Without a wish for a size, never take more than this share of what /dev/shm has left (Docker gives 64 MiB in all).
 L1_SHARE_OF_FREE_SHM: Final = 0.5
 

@@ -18,7 +18,7 @@ from . import lifecycle
 from ._capi import check, ffi, lib
 from .attachment import Attachment, Deadline, empty_root, iter_attachments
 from .branch import Branch, make_branch
-from .errors import ClosedError, NotFoundError, ReadOnlyError
+from .errors import ClosedError, CorruptError, NotFoundError, ReadOnlyError
 from .record import record_head
 from .snapshot import Snapshot, make_snapshot
 from .types import Stats
@@ -184,6 +184,10 @@ class Engine:
                 len(snapshot)
             except NotFoundError:
                 raise NotFoundError(f"there is no snapshot {ref} in {self.path}") from None
+            except CorruptError:
+                if attachment.from_l1(snapshot._root) is None:
+                    raise
+                raise NotFoundError(f"{ref} is the id of a value in {self.path}, not of a snapshot") from None
             return snapshot
         name, at, sequence = ref.partition("@")
         if at:

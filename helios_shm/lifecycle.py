@@ -34,7 +34,7 @@ import psutil
 from . import l2
 from ._capi import check, ffi, lib
 from .blobs import fsync_directory
-from .config import L1_BYTES_DEFAULT, L1_BYTES_MIN, L1_SHARE_OF_FREE_SHM
+from .config import L1_BYTES_DEFAULT, L1_BYTES_MAX, L1_BYTES_MIN, L1_SHARE_OF_FREE_SHM
 from .errors import (
     BusyError,
     CapacityError,
@@ -323,8 +323,8 @@ def ring_bytes(wanted: int | None) -> int:
     if wanted is not None:
         if not isinstance(wanted, int) or isinstance(wanted, bool):
             raise TypeError(f"l1_bytes must be an int, not {type(wanted).__name__}")
-        if wanted < L1_BYTES_MIN:
-            raise ValueError(f"l1_bytes is {wanted}; it must be at least {L1_BYTES_MIN}")
+        if not L1_BYTES_MIN <= wanted <= L1_BYTES_MAX:
+            raise ValueError(f"l1_bytes is {wanted}; it must be {L1_BYTES_MIN}..{L1_BYTES_MAX}")
         return wanted
     try:
         status = os.statvfs(SHARED_MEMORY)

@@ -51,7 +51,7 @@ def test_handle_of_a_branch_that_is_not_there_yet(branch: helios_shm.Branch) -> 
     assert branch.head == branch.engine.empty
     assert branch.name not in branch.engine.branches()
     for ask in (lambda: branch.last_commit, lambda: branch.at(1), branch.delete, lambda: next(branch.log())):
-        with pytest.raises(helios_shm.NotFoundError, match="no commit|does not exist"):
+        with pytest.raises(helios_shm.NotFoundError, match=r"no commit|does not exist"):
             ask()
     with pytest.raises(helios_shm.NotFoundError, match="no branch"):
         branch.engine.branch(branch.name, create=False)
@@ -71,7 +71,7 @@ def test_handles_of_one_name_are_equal_and_see_the_same_head(branch: helios_shm.
 
 
 def test_branch_is_made_by_its_engine_alone() -> None:
-    with pytest.raises(TypeError, match="Engine.branch"):
+    with pytest.raises(TypeError, match=r"Engine\.branch"):
         helios_shm.Branch()
 
 

@@ -176,7 +176,7 @@ def test_clear_removes_everything(workspace: helios_shm.Workspace) -> None:
 
 
 def test_edits_during_iteration_change_nothing_of_it(workspace: helios_shm.Workspace) -> None:
-    """A key edited ahead of an iteration was once passed over by it: it was no longer the base's, and not yet an edit."""
+    """A key edited ahead of an iteration was once passed over by it: no longer the base's, and not yet an edit."""
     seen = []
     for path, value in workspace.items():
         seen.append((path, value))
