@@ -61,51 +61,68 @@ static bool has_id(const hs_segment *segment, uint64_t place, const uint8_t id[3
     return memcmp(found, id, sizeof found) == 0;
 }
 
-/* What a word is worth to others: 0 for what may be overwritten at no loss, then the older the cheaper; 0xffffffff never. */
-enum { WORTH_NOTHING = 0, WORTH_STALE = 1, WORTH_OLDEST = 2 };
-#define WORTH_KEPT UINT32_MAX
-static uint32_t word_worth(const hs_segment *segment, const hs_index_key *key, const uint8_t id[32],
-                           uint64_t word) {
-    if (word == 0) return WORTH_STALE;
-    uint64_t place = word_place(segment, word);
-    if (place != 0 && word_tag(word) == key->tag && has_id(segment, place, id))
-        return WORTH_NOTHING; /* keeps the id single */
-    if (place == 0) return WORTH_STALE;
-    uint32_t chunk = hs_place_chunk(place);
-    if (!hs_chunk_is_persisted(segment, chunk, hs_place_generation(place), hs_place_offset(place)))
-        return WORTH_KEPT;
-    return WORTH_OLDEST + segment->chunk_count - hs_chunk_age(segment, chunk);
+/* A word, and where it stands. */
+typedef struct found_word {
+    hs_word *slot; /* NULL: none */
+    uint64_t word;
+} found_word;
+
+/* The word under which this very id stands: replaced first, so that an id stands once. */
+static found_word find_same(hs_segment *segment, const hs_index_key *key, const uint8_t id[32]) {
+    for (int k = 0; k < 2; k++) {
+        hs_index_bucket *bucket = &segment->index[key->bucket[k]];
+        for (uint32_t i = 0; i < HS_INDEX_WAYS; i++) {
+            uint64_t word = hs_load_acquire(&bucket->words[i]);
+            if (HS_LIKELY(word_tag(word) != key->tag) || word == 0) continue;
+            uint64_t place = word_place(segment, word);
+            if (place != 0 && has_id(segment, place, id)) return (found_word){&bucket->words[i], word};
+        }
+    }
+    return (found_word){0};
 }
 
-typedef struct victim {
-    hs_word *slot;
-    uint64_t word;
-    uint32_t worth;
-    uint32_t spare; /* words of its bucket that are free to take: the emptier bucket is filled first */
-} victim;
-
-static victim bucket_look(hs_segment *segment, const hs_index_key *key, int k, const uint8_t id[32]) {
-    hs_index_bucket *bucket = &segment->index[key->bucket[k]];
-    victim best = {.worth = WORTH_KEPT};
-    uint32_t spare = 0;
-    for (uint32_t i = 0; i < HS_INDEX_WAYS; i++) {
-        uint64_t word = hs_load_acquire(&bucket->words[i]);
-        uint32_t worth = word_worth(segment, key, id, word);
-        spare += worth <= WORTH_STALE;
-        if (worth < best.worth) best = (victim){.slot = &bucket->words[i], .word = word, .worth = worth};
+/* A word that means nothing any more. The first is as good as any: less than half of all words mean something, so that a bucket
+ * is seldom full, and its neighbour is there for that. */
+static found_word find_stale(hs_segment *segment, const hs_index_key *key) {
+    for (int k = 0; k < 2; k++) {
+        hs_index_bucket *bucket = &segment->index[key->bucket[k]];
+        for (uint32_t i = 0; i < HS_INDEX_WAYS; i++) {
+            uint64_t word = hs_load_acquire(&bucket->words[i]);
+            if (word == 0 || word_place(segment, word) == 0) return (found_word){&bucket->words[i], word};
+        }
     }
-    best.spare = spare;
-    return best;
+    return (found_word){0};
+}
+
+/* The oldest of the persisted ones. */
+static found_word find_oldest(hs_segment *segment, const hs_index_key *key) {
+    found_word oldest = {0};
+    uint32_t oldest_age = 0;
+    for (int k = 0; k < 2; k++) {
+        hs_index_bucket *bucket = &segment->index[key->bucket[k]];
+        for (uint32_t i = 0; i < HS_INDEX_WAYS; i++) {
+            uint64_t word = hs_load_acquire(&bucket->words[i]), place = word_place(segment, word);
+            uint32_t chunk = hs_place_chunk(place), age = hs_chunk_age(segment, chunk);
+            if (place != 0 &&
+                !hs_chunk_is_persisted(segment, chunk, hs_place_generation(place), hs_place_offset(place)))
+                continue;
+            if (oldest.slot && age <= oldest_age) continue;
+            oldest = (found_word){&bucket->words[i], word};
+            oldest_age = age;
+        }
+    }
+    return oldest;
 }
 
 int hs_index_insert(hs_segment *segment, const hs_index_key *key, const uint8_t id[32], uint64_t place) {
     uint64_t mine = word_make(key, place);
     for (;;) { /* a failed swap means that another insert succeeded; and persisting never takes words back */
-        victim a = bucket_look(segment, key, 0, id), b = bucket_look(segment, key, 1, id);
-        victim best = a.worth < b.worth || (a.worth == b.worth && a.spare >= b.spare) ? a : b;
-        if (best.worth == WORTH_KEPT) return HS_WAIT;
+        found_word found = find_same(segment, key, id);
+        if (!found.slot) found = find_stale(segment, key);
+        if (!found.slot) found = find_oldest(segment, key);
+        if (!found.slot) return HS_WAIT;
         HS_STEP(index_before);
-        if (!hs_cas_seq_cst(best.slot, &best.word, mine)) continue; /* E6 (release end) */
+        if (!hs_cas_seq_cst(found.slot, &found.word, mine)) continue; /* E6 (release end) */
         HS_STEP(index_after);
         return HS_OK;
     }

@@ -248,22 +248,29 @@ int hs_ring_append(hs_ring *ring, const hs_ring_item *item, uint64_t *place) {
     return item_is_possible(item) ? append(ring, item, place) : HS_ARGUMENT;
 }
 
+/* Appended first, looked up then: the index lines come near while the payload is copied, and what turns out to stand already
+ * is taken back, since nobody has seen it. */
 int hs_ring_put(hs_ring *ring, const hs_ring_item *item, uint64_t *place, bool *added) {
     if (!item_is_possible(item)) return HS_ARGUMENT;
-    uint64_t standing = 0;
-    if (item->id != NULL) {
-        hs_index_key key = hs_index_key_make(ring->segment, item->id);
-        hs_index_prefetch(ring->segment, &key);
-        standing = find_pending(ring, item->id);
-        if (standing == 0) standing = find_standing(ring->segment, &key, item);
-    }
-    if (standing == 0) {
+    if (item->id == NULL) {
         int status = append(ring, item, place);
         if (status == HS_OK) *added = true;
         return status;
     }
-    *place = standing;
-    *added = false;
+    hs_index_key key = hs_index_key_make(ring->segment, item->id);
+    hs_index_prefetch(ring->segment, &key);
+    uint64_t standing = find_pending(ring, item->id), appended = 0;
+    if (standing == 0) {
+        int status = append(ring, item, &appended);
+        if (status != HS_OK) return status;
+        standing = find_standing(ring->segment, &key, item);
+        if (standing != 0) {
+            ring->writer.end = hs_place_offset(appended);
+            ring->pending_count--;
+        }
+    }
+    *place = standing != 0 ? standing : appended;
+    *added = standing == 0;
     return HS_OK;
 }
 
