@@ -355,7 +355,7 @@ class StoreMachine(RuleBasedStateMachine):
 def test_store_and_twin_agree_after_every_step(store_path: Path) -> None:
     # One store for all runs, each with branches of its own: a store's coordinator takes longer to start than a run.
     StoreMachine.path = store_path
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         StoreMachine,
         settings=settings(
             max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)

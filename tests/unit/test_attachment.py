@@ -11,7 +11,7 @@ import pytest
 from blake3 import blake3
 
 import helios_shm
-from helios_shm import attachment as attachment_module
+from helios_shm import config
 from helios_shm import snapshot as snapshot_module
 from helios_shm import workspace as workspace_module
 from helios_shm.attachment import Deadline
@@ -89,18 +89,18 @@ def test_calls_are_used_again(engine: helios_shm.Engine) -> None:
 
 
 def test_deadline_cuts_waits_into_slices() -> None:
-    assert Deadline(None).slice_ms() == attachment_module.config.WAIT_SLICE_MS
+    assert Deadline(None).slice_ms() == config.WAIT_SLICE_MS
     assert not Deadline(None).passed()
     assert Deadline(0).passed()
     assert Deadline(-1).slice_ms() == 0
-    assert Deadline(1000).slice_ms() == attachment_module.config.WAIT_SLICE_MS
+    assert Deadline(1000).slice_ms() == config.WAIT_SLICE_MS
     assert 0 < Deadline(0.02).slice_ms() <= 21
 
 
 def test_commit_into_a_ring_that_stays_full_gives_up_and_leaves_everything_as_it_was(
     engine: helios_shm.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attachment_module.config, "COMMIT_DEADLINE", 0.1)
+    monkeypatch.setattr(config, "COMMIT_DEADLINE", 0.1)
     put(engine)
     engine.sync()
     coordinator = psutil.Process(engine.stats().coordinator_pid)
@@ -204,7 +204,7 @@ def can_have_files(count: int) -> bool:
 def test_process_that_finds_no_slot_is_told_so_and_served_once_one_is_free(
     store_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attachment_module.config, "OPEN_DEADLINE", 0.2)
+    monkeypatch.setattr(config, "OPEN_DEADLINE", 0.2)
     command = [sys.executable, "-c", TAKE_ALL_SLOTS, str(store_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -218,7 +219,8 @@ def test_compare_and_set_moves_only_from_what_was_expected(branch: helios_shm.Br
 
 def test_what_is_no_snapshot_cannot_be_moved_to(branch: helios_shm.Branch) -> None:
     put(branch)
-    for wrong in (None, branch.head.id, branch.last_commit, {}):
+    nothing: tuple[object, ...] = (None, branch.head.id, branch.last_commit, {})
+    for wrong in nothing:
         with pytest.raises(TypeError, match="snapshot"):
             branch.restore(wrong)  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="snapshot"):
@@ -367,7 +369,8 @@ def commit_on_request(branch: helios_shm.Branch, count: int) -> None:
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_processes_wait_for_each_other(branch: helios_shm.Branch, method: str) -> None:
-    process = multiprocessing.get_context(method).Process(target=commit_on_request, args=(branch, 5))
+    context: Any = multiprocessing.get_context(method)
+    process = context.Process(target=commit_on_request, args=(branch, 5))
     process.start()
     for sequence in range(1, 10, 2):
         put(branch, "question", str(sequence).encode())

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -43,7 +44,7 @@ def can_mount() -> bool:
     )
 
 
-def run_python(code: str, *arguments: object, cwd: object = None, mounts: str = "") -> str:
+def run_python(code: str, *arguments: object, cwd: str | None = None, mounts: str = "") -> str:
     """Run code in a fresh process, where asked to in a mount namespace of its own; what it printed."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
     if mounts:
@@ -379,7 +380,8 @@ def test_snapshot_is_found_by_id_branch_and_sequence(shared: helios_shm.Engine) 
 
 
 def test_shortened_id_that_means_two_states_is_ambiguous(shared: helios_shm.Engine) -> None:
-    branch, by_prefix = shared.branch("many"), {}
+    branch = shared.branch("many")
+    by_prefix: dict[str, str] = {}
     for n in range(2000):
         workspace = branch.fork()
         workspace["n"] = str(n).encode()
@@ -509,7 +511,7 @@ def test_everything_of_a_closed_engine_raises_closed_error(store_path: Path) -> 
             print(number, use())
     assert workspace.edits == {"b": b"2"}
     assert large == b"x" * 300_000
-    assert small == b"y"
+    assert bytes(small) == b"y"
     assert (commit.snapshot, commit.sequence, branch.name, engine.path) == (snapshot, 2, "main", store_path)
     assert "closed" in repr(engine)
     assert snapshot.id[:12] in repr(snapshot)
@@ -568,7 +570,7 @@ def test_engine_can_be_closed_while_threads_use_it(store_path: Path) -> None:
     for _ in range(3):
         engine = helios_shm.open(store_path, l1_bytes=RING_BYTES)
         snapshot = put(engine, "main", value=b"x" * 1000).snapshot
-        ended = []
+        ended: list[type] = []
 
         def work(engine: helios_shm.Engine, use: Callable[[], object], ended: list[type] = ended) -> None:
             try:
@@ -803,7 +805,7 @@ def use_in_child(engine: helios_shm.Engine, snapshot: helios_shm.Snapshot, name:
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_engine_goes_into_processes_of_every_start_method(shared: helios_shm.Engine, method: str) -> None:
     snapshot = put(shared, f"for {method}").snapshot
-    context = multiprocessing.get_context(method)
+    context: Any = multiprocessing.get_context(method)
     names = [f"{method} {n}" for n in range(2)]
     processes = [context.Process(target=use_in_child, args=(shared, snapshot, name)) for name in names]
     for process in processes:

@@ -3,6 +3,7 @@
 import pickle
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from blake3 import blake3
@@ -214,9 +215,10 @@ def test_missing_path_is_key_error_however_it_is_asked_for(engine: helios_shm.En
 @pytest.mark.parametrize("path", [None, 1, b"a", ["a"]])
 def test_path_of_another_type_is_type_error(engine: helios_shm.Engine, path: object) -> None:
     snapshot = state_of(engine, {"a": b"1"})
-    for ask in (snapshot.__getitem__, snapshot.stat, snapshot.buffer):
+    asks: list[Any] = [snapshot.__getitem__, snapshot.stat, snapshot.buffer]
+    for ask in asks:
         with pytest.raises(TypeError):
-            ask(path)  # type: ignore[arg-type]
+            ask(path)
 
 
 def test_id_of_a_value_is_its_plain_blake3(engine: helios_shm.Engine) -> None:

@@ -42,11 +42,9 @@ def test_every_value_is_hashable(samples: list[object]) -> None:
 def test_diff_is_true_when_there_is_a_difference(samples: list[object]) -> None:
     diff = samples[2]
     assert isinstance(diff, helios_shm.Diff)
-    assert diff
-    assert len(diff) == 1
+    assert (bool(diff), len(diff)) == (True, 1)
     nothing = dataclasses.replace(diff, added=())
-    assert not nothing
-    assert len(nothing) == 0
+    assert (bool(nothing), len(nothing)) == (False, 0)
     assert len(dataclasses.replace(diff, changed=("b",), removed=("c", "d"))) == 4
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, MutableMapping
 import pytest
 
 import helios_shm
+from helios_shm import config
 from helios_shm import workspace as workspace_module
 from helios_shm.types import KINDS, Kind
 
@@ -51,7 +52,7 @@ def test_fork_stands_on_its_snapshot_without_edits(workspace: helios_shm.Workspa
 def test_workspace_cannot_be_pickled_copied_or_hashed(workspace: helios_shm.Workspace) -> None:
     for use in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(TypeError, match="snapshot"):
-            use(workspace)  # type: ignore[operator]
+            use(workspace)
     with pytest.raises(TypeError):
         hash(workspace)
 
@@ -336,7 +337,7 @@ def test_what_is_no_buffer_is_type_error(workspace: helios_shm.Workspace, value:
 
 def test_value_above_4_gib_is_refused_before_it_is_copied(workspace: helios_shm.Workspace) -> None:
     with mmap.mmap(-1, (4 << 30) + 1) as memory, pytest.raises(ValueError, match="4294967296"):
-        workspace["v"] = memory  # type: ignore[assignment]
+        workspace["v"] = memory
     assert workspace.edits == {}
 
 
@@ -414,4 +415,4 @@ def test_commit_far_larger_than_the_ring_goes_through_it(engine: helios_shm.Engi
 
 
 def test_large_threshold_is_below_that_of_blob_files() -> None:
-    assert workspace_module._LARGE <= workspace_module.config.BLOB_BYTES_MIN
+    assert workspace_module._LARGE <= config.BLOB_BYTES_MIN
