@@ -2,8 +2,8 @@
 
     head word (shared, moved by compare-and-swap) -> commit record (ring, later L2's log) -> root
 
-A handle remembers the last record that it read together with its head word; words are unique for ever, so an
-unchanged word means an unchanged head.
+A handle remembers the last record that it read together with its head word; a segment's words are unique for ever, so
+an unchanged word of the same segment means an unchanged head.
 """
 
 from __future__ import annotations
@@ -257,14 +257,25 @@ class Branch:
             yield commit_from_record(record, self._attachment)
 
     def _records(self) -> Iterator[tuple[bytes, RecordHead]]:
-        """Records of this incarnation, newest first: along the chain while the ring has it, then L2's log."""
-        record = self._existing()
+        """Records of this incarnation, newest first: along the chain while the ring has it, then L2's log.
+
+        A record that stands in the ring names its parent by a word of the same segment; one that only L2 has, perhaps
+        by a word of a segment that has gone, which leads anywhere in this one.
+        """
+        while True:
+            record = self._existing()
+            segment, word, known = self._known
+            if known is record:  # else another thread has looked meanwhile
+                break
         head = record_head(record)
         while True:
             yield record, head
             if head.sequence == 1:
                 return
-            parent = self._ring_record(head.parent_word)
+            if word & WORD_IN_L2 or segment != self._attachment.segment:
+                break
+            word = head.parent_word
+            parent = self._ring_record(word)
             if parent is None:
                 break
             record, head = parent, record_head(parent)
