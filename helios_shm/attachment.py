@@ -21,7 +21,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from enum import Enum
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, SupportsIndex
 
 from . import blobs, codec, config, lifecycle
 from ._capi import check, error, ffi, lib
@@ -54,6 +54,14 @@ class Call:
         self.c.engine = engine
         self.c.data = self.memory
         self.c.capacity = capacity
+
+
+class _ClosedPool(list[Call]):
+    """The pool of a closed attachment: calls come back to it, and none goes out. With a list that gives calls out as
+    well, threads that are hardly ever without their call would keep ``close`` waiting for as long as they like."""
+
+    def pop(self, index: SupportsIndex = -1) -> Call:
+        raise IndexError("closed")
 
 
 class Rememberer(Protocol):
@@ -89,7 +97,9 @@ class Attachment:
         self.identity = lifecycle.identify(paths)
         self.uuid = self.identity.uuid
         self.readonly = readonly
-        self.engines: weakref.WeakSet[Any] = weakref.WeakSet()  # open ones; the last to close closes this
+        self.engines: weakref.WeakSet[Any] = (
+            weakref.WeakSet()
+        )  # open or closing; the last to close closes this
         self.pool: list[Call] = []
         self._batches: list[Any] = []
         self._calls: weakref.WeakSet[Call] = weakref.WeakSet()
@@ -100,6 +110,7 @@ class Attachment:
         self._pid = os.getpid()
         self._closed = False
         self._engine: Any = None
+        self.segment = 0  # how many segments it has been attached to: words of one mean nothing in another
         self._seen_once: set[bytes] = set()
         # A store on a file system that cannot be written has no coordinator and no other processes' commits.
         self.private = not lifecycle.is_writable(paths)
@@ -164,6 +175,7 @@ class Attachment:
                 )
             check(status, what)
         self._engine = out[0]
+        self.segment += 1
         self._pid = os.getpid()
         if not self.private:
             lifecycle.ensure_coordinator(self.paths)
@@ -238,10 +250,11 @@ class Attachment:
         if self._pid != os.getpid():
             self.reader.abandon()
             return
-        returned: list[Call] = []
-        while len(returned) < len(self._calls):  # calls inside other threads end within a slice of a wait
+        before, self.pool = self.pool, _ClosedPool()
+        # Calls inside other threads end within a slice of a wait.
+        while len(self.pool) < len(self._calls):
             try:
-                returned.append(self.pool.pop())
+                self.pool.append(before.pop())
             except IndexError:
                 time.sleep(0.001)
         lib.hs_engine_close(self._engine)

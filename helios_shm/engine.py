@@ -247,12 +247,11 @@ class Engine:
             return
         self._open = False
         attachment = self._attachment
-        attachment.engines.discard(self)
-        if attachment.engines or attachment.closed:
-            return
         try:
             if (
                 sync
+                and not any(engine._open for engine in list(attachment.engines))
+                and not attachment.closed
                 and not attachment.identity.ephemeral
                 and not attachment.readonly
                 and attachment.attached_here
@@ -260,7 +259,10 @@ class Engine:
                 attachment.wait_durable(Deadline(None), "close")
         finally:
             with _open_lock:
-                if not attachment.engines:  # somebody may have opened the store meanwhile
+                # It stays among them until now, so that of two that close at once the first leaves the other its wait;
+                # and somebody may have opened the store meanwhile.
+                attachment.engines.discard(self)
+                if not attachment.engines:
                     _kept.discard(attachment)
                     attachment.close()
 
@@ -289,9 +291,9 @@ def engine_of(attachment: Attachment) -> Engine:
 def _attachment_for(uuid: bytes, path: str) -> Attachment:
     """The open attachment to a store, or a new one that stays open until the process ends."""
     with _open_lock:
-        for attachment in iter_attachments():
-            if attachment.uuid == uuid:
-                return attachment
+        found = [attachment for attachment in iter_attachments() if attachment.uuid == uuid]
+        if found:  # of several, over a store and its copies, the one that it came from
+            return min(found, key=lambda each: (os.fspath(each.paths.root) != path, each.readonly))
         try:
             paths = lifecycle.open_store(path, create=False)
             if lifecycle.identify(paths).uuid != uuid:
