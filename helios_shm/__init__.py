@@ -19,10 +19,11 @@ from .errors import (
 )
 from .mapping import Items, Keys, Values
 from .snapshot import Snapshot
-from .types import CommitMetrics, Conflict, Diff, Stat, Stats
+from .types import JSON, CommitMetrics, Conflict, Diff, Kind, Stat, Stats
 from .workspace import Workspace
 
 __all__ = [
+    "JSON",
     "Branch",
     "BusyError",
     "CapacityError",
@@ -38,7 +39,10 @@ __all__ = [
     "FormatError",
     "HeliosError",
     "Items",
+    "JSON",
     "Keys",
+    "Kind",
+    "Kind",
     "NotFoundError",
     "ReadOnlyError",
     "Snapshot",

@@ -21,10 +21,12 @@ from ._capi import check, error, ffi, lib
 from .attachment import WORD_IN_L2, Attachment, Deadline, Stale, empty_root
 from .commit import EPOCH, Commit, commit_from_record
 from .errors import CapacityError, ExistsError, NotFoundError
+from .mapping import encode_path
+from .mapping import encode_path
 from .record import RecordHead, record_head
 from .snapshot import Snapshot, make_snapshot
 from .types import JSON
-from .workspace import Said, Workspace, continued, read_only_error, silence
+from .workspace import Said, Workspace, continued, entry_of, read_only_error, silence
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -246,15 +248,23 @@ class Branch:
 
     # --- history ---
 
-    def log(self, limit: int | None = None) -> Iterator[Commit]:
-        """The branch's commits since it was (last) made, newest first, at most ``limit``."""
+    def log(self, limit: int | None = None, *, path: str | None = None) -> Iterator[Commit]:
+        """The branch's commits since it was (last) made, newest first, at most ``limit``.
+
+        path: only commits that touched this path (with a '/' at its end: anything below it). Cost then: two look-ups a
+        commit.
+        """
         if limit is not None and limit < 0:
             raise ValueError(f"limit is 0 or more, not {limit}")
-        return self._log(limit)
+        if path is not None:
+            encode_path(path)
+        return islice(self._log(path), limit)
 
-    def _log(self, limit: int | None) -> Iterator[Commit]:
-        for record, _ in islice(self._records(), limit):
-            yield commit_from_record(record, self._attachment)
+    def _log(self, path: str | None) -> Iterator[Commit]:
+        for record, _ in self._records():
+            commit = commit_from_record(record, self._attachment)
+            if path is None or _touches(commit, path):
+                yield commit
 
     def _records(self) -> Iterator[tuple[bytes, RecordHead]]:
         """Records of this incarnation, newest first: along the chain while the ring has it, then L2's log.
@@ -334,6 +344,15 @@ class Branch:
                 attachment.pool.append(call)
             record = self._live_record()
         return commit_from_record(record, attachment)
+
+
+def _touches(commit: Commit, path: str) -> bool:
+    """Does a path (or, with a '/' at its end, anything below it) differ from the commit's parent?"""
+    snapshot = commit.snapshot
+    parent = commit.parents[0] if commit.parents else make_snapshot(snapshot._attachment, empty_root())
+    if path.endswith("/"):
+        return bool(parent.diff(snapshot, path))
+    return snapshot.entry(path) != parent.entry(path)
 
 
 class _Moved(Exception):

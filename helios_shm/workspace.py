@@ -26,7 +26,7 @@ from .errors import BusyError, ConflictError, NotFoundError, ReadOnlyError
 from .mapping import EVERYTHING, Bounds, Items, Keys, Values, bounds_of, encode_path, within
 from .record import RECORD_BASE, RECORD_ROOT
 from .snapshot import Snapshot, bind_workspace, make_snapshot
-from .types import JSON, KINDS, Conflict, Kind
+from .types import JSON, KINDS, Conflict, Kind, Stat
 
 if TYPE_CHECKING:
     from .branch import Branch
@@ -357,7 +357,7 @@ class Workspace(MutableMapping[str, bytes]):
         conflicts = tuple(
             Conflict(path, base.get(path), edits[path], head.get(path))
             for path in sorted(edits)
-            if _entry(base, path) != _entry(head, path)
+            if entry_of(base, path) != entry_of(head, path)
         )
         if not conflicts:
             return ConflictError(
@@ -441,7 +441,8 @@ def read_only_error(attachment: Attachment) -> ReadOnlyError:
     )
 
 
-def _entry(snapshot: Snapshot, path: str) -> object:
+def entry_of(snapshot: Snapshot, path: str) -> Stat | None:
+    """What a snapshot has at a path, without the value; None: nothing."""
     try:
         return snapshot.stat(path)
     except KeyError:

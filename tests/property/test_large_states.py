@@ -36,6 +36,22 @@ def test_a_million_keys_are_imported_in_one_commit_through_a_small_ring(store_pa
         assert head.diff(engine.branch("main").head).changed == ("0500000",)
 
 
+def test_store_holds_more_branches_than_the_shared_table(store_path: Path) -> None:
+    count = 40_000
+    with helios_shm.open(store_path, l1_bytes=4 << 20) as engine:
+        for i in range(count):
+            with engine.branch(f"{i}").transaction() as workspace:
+                workspace["i"] = str(i).encode()
+        assert len(engine.branches()) == count
+        for i in range(0, count, 37):
+            assert engine.branch(f"{i}").head["i"] == str(i).encode()
+            assert engine.branch(f"{i}").restore(engine.empty).sequence == 2
+    with helios_shm.open(store_path, l1_bytes=4 << 20) as engine:
+        assert len(engine.branches()) == count
+        assert engine.branch("37").last_commit.sequence == 2
+        assert dict(engine.branch("38").head) == {"i": b"38"}
+
+
 def test_value_of_a_gibibyte_is_kept_in_a_file(store_path: Path) -> None:
     size = 1 << 30
     with mmap.mmap(-1, size) as memory:

@@ -125,6 +125,25 @@ def test_log_has_all_commits_newest_first(branch: helios_shm.Branch) -> None:
         branch.log(-1)
 
 
+def test_log_of_a_path_has_the_commits_that_touched_it(branch: helios_shm.Branch) -> None:
+    made = put(branch, "a", b"1")
+    put(branch, "b", b"1")
+    changed = put(branch, "a", b"2")
+    with branch.transaction() as workspace:
+        del workspace["a"]
+        workspace["c"] = b""
+    removed = branch.last_commit
+    put(branch, "b", b"2")
+    restored = branch.restore(made.snapshot)
+    assert list(branch.log(path="a")) == [restored, removed, changed, made]
+    assert list(branch.log(2, path="a")) == [restored, removed]
+    assert list(branch.log(path="absent")) == []
+    with pytest.raises(ValueError, match="path"):
+        branch.log(path="")
+    with pytest.raises(TypeError, match="path"):
+        branch.log(path=b"a")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("persisted", [0, 1, 30, 60])
 def test_history_is_whole_across_the_border_between_ring_and_l2(
     branch: helios_shm.Branch, persisted: int
