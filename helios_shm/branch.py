@@ -22,7 +22,6 @@ from .attachment import WORD_IN_L2, Attachment, Deadline, Stale, empty_root
 from .commit import EPOCH, Commit, commit_from_record
 from .errors import CapacityError, ExistsError, NotFoundError
 from .mapping import encode_path
-from .mapping import encode_path
 from .record import RecordHead, record_head
 from .snapshot import Snapshot, make_snapshot
 from .types import JSON
@@ -352,7 +351,7 @@ def _touches(commit: Commit, path: str) -> bool:
     parent = commit.parents[0] if commit.parents else make_snapshot(snapshot._attachment, empty_root())
     if path.endswith("/"):
         return bool(parent.diff(snapshot, path))
-    return snapshot.entry(path) != parent.entry(path)
+    return entry_of(snapshot, path) != entry_of(parent, path)
 
 
 class _Moved(Exception):

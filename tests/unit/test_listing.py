@@ -1,0 +1,45 @@
+"""What a person asks of a state and its history: the names below a prefix, the commits that touched a path."""
+
+import pytest
+
+from helios_shm import Engine
+
+
+def test_listdir_names_each_directory_once_and_each_file(engine: Engine) -> None:
+    ws = engine.empty.fork()
+    for path in ("a", "a/x", "a/y/z", "a-b", "b/1", "c"):
+        ws[path] = b"."
+    for number in range(1200):
+        ws[f"many/{number:04}/leaf"] = b"."
+    state = ws.commit().snapshot
+    assert list(state.listdir()) == ["a", "a-b", "a/", "b/", "c", "many/"]
+    assert list(state.listdir("a/")) == ["x", "y/"]
+    assert list(state.listdir("many/")) == [f"{number:04}/" for number in range(1200)]
+    assert list(state.listdir("nothing/")) == []
+    assert list(engine.empty.listdir()) == []
+
+
+def test_log_of_a_path_has_the_commits_that_touched_it(engine: Engine) -> None:
+    branch = engine.branch("main")
+    for number, path in enumerate(["src/a", "src/b", "src/a", "doc"]):
+        with branch.transaction(f"{number}: {path}") as ws:
+            ws[path] = str(number).encode()
+    with branch.transaction("removed") as ws:
+        del ws["src/b"]
+
+    def messages(path: str) -> list[str]:
+        return [commit.message for commit in branch.log(path=path)]
+
+    assert messages("src/a") == ["2: src/a", "0: src/a"]
+    assert messages("src/b") == ["removed", "1: src/b"]
+    assert messages("src/") == ["removed", "2: src/a", "1: src/b", "0: src/a"]
+    assert messages("nothing") == []
+    assert [commit.message for commit in branch.log(1, path="src/a")] == ["2: src/a"]
+
+
+def test_log_refuses_what_is_no_path(engine: Engine) -> None:
+    branch = engine.branch("main")
+    with pytest.raises(ValueError, match="1..1024 bytes"):
+        branch.log(path="")
+    with pytest.raises(TypeError, match="str"):
+        branch.log(path=3)  # type: ignore[arg-type]
