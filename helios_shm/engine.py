@@ -29,7 +29,7 @@ _HEX = re.compile(r"[0-9a-f]+\Z")
 _WORDS_A_CALL = 1024
 
 _open_lock = threading.RLock()
-# What unpickling opened: no engine holds it, and the next pickle should find it.
+# What unpickling opened: no engine holds it, and it serves whatever else is unpickled, until the process ends.
 _kept: set[Attachment] = set()
 os.register_at_fork(
     before=_open_lock.acquire, after_in_parent=_open_lock.release, after_in_child=_open_lock.release
@@ -76,6 +76,7 @@ def _engine_over(paths: lifecycle.StorePaths, readonly: bool, l1_bytes: int | No
         theirs = attachment.identity
         same = (theirs.uuid, theirs.device, theirs.inode) == (identity.uuid, identity.device, identity.inode)
         if same and attachment.readonly == readonly:
+            attachment.look_after()
             return Engine._over(attachment)
     return Engine._over(Attachment(paths, readonly=readonly, l1_bytes=l1_bytes))
 
@@ -242,7 +243,8 @@ class Engine:
     def close(self, *, sync: bool = True) -> None:
         """Leave the store; idempotent. ``sync`` waits until all commits are durable first (not for an ephemeral
         store). Memoryviews stay valid; everything else that came from this engine raises ClosedError once the last
-        engine over the store is closed."""
+        engine over the store is closed; unless something of the store was unpickled in this process before it was
+        opened, which keeps it open."""
         if not self._open:
             return
         self._open = False
@@ -260,10 +262,9 @@ class Engine:
         finally:
             with _open_lock:
                 # It stays among them until now, so that of two that close at once the first leaves the other its wait;
-                # and somebody may have opened the store meanwhile.
+                # and somebody may have opened the store meanwhile. What was unpickled stays open to the end.
                 attachment.engines.discard(self)
-                if not attachment.engines:
-                    _kept.discard(attachment)
+                if not attachment.engines and attachment not in _kept:
                     attachment.close()
 
     def __enter__(self) -> Self:

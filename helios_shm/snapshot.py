@@ -298,8 +298,11 @@ class Snapshot(Mapping[str, bytes]):
 
     def fork(self) -> Workspace:
         """A private, changeable copy: O(1), whatever the size. Its commits are detached from any branch."""
+        attachment = self._attachment
+        if attachment._closed:
+            attachment.acquire()  # raises ClosedError
         workspace: Workspace = _new(_workspace_type)
-        workspace._attachment = self._attachment
+        workspace._attachment = attachment
         workspace._branch = None
         workspace._base = self._root
         workspace._base_snapshot = self
