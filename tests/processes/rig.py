@@ -143,6 +143,14 @@ def until(what: str, is_so: Callable[[], Any]) -> Any:
     return found
 
 
+def is_dead(pid: int) -> bool:
+    """Gone, or a zombie: who was orphaned is init's to reap, and not every container's init is quick about it."""
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
 def stop(pid: int) -> None:
     """SIGSTOP a process, and return when it stands still."""
     os.kill(pid, signal.SIGSTOP)

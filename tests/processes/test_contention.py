@@ -2,7 +2,7 @@
 
 import multiprocessing
 from collections import Counter
-from itertools import chain
+from itertools import chain, pairwise
 
 import pytest
 
@@ -102,7 +102,7 @@ def test_sixteen_processes_with_keys_of_their_own_all_succeed(engine: Engine, co
     log = list(branch.log())
     assert [entry.sequence for entry in log] == list(range(total, 0, -1))
     # A chain: each commit's parent is the commit before it, and each adds its own keys and no others.
-    assert all(newer.parents == (older.snapshot,) for newer, older in zip(log, log[1:], strict=False))
+    assert all(newer.parents == (older.snapshot,) for newer, older in pairwise(log))
     assert [len(entry.snapshot) for entry in log] == list(range(total * parts, 0, -parts))
 
 
