@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 import helios_shm
-from helios_shm import config
 
 RING_BYTES = 4 << 20
 
@@ -410,7 +409,3 @@ def test_branch_pickles_by_name(branch: helios_shm.Branch) -> None:
     assert copy.last_commit == commit
     put(copy, "b")
     assert branch.last_commit.sequence == 2
-
-
-def test_name_limit_is_that_of_the_core() -> None:
-    assert config.BRANCH_NAME_BYTES_MAX == 255

@@ -104,12 +104,6 @@ def test_metrics_tell_what_a_commit_cost(branch: helios_shm.Branch) -> None:
     assert total - 10_000 < one.reused_bytes <= total
 
 
-def test_retries_count_the_lost_races(engine: helios_shm.Engine, branch: helios_shm.Branch) -> None:
-    workspace = branch.fork()
-    workspace["mine"] = b"1"
-    assert workspace.commit().metrics.retries == 0
-
-
 # --- nothing to commit ---
 
 

@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator, MutableMapping
 import pytest
 
 import helios_shm
-from helios_shm import config
-from helios_shm import workspace as workspace_module
 from helios_shm.types import KINDS, Kind
 
 
@@ -412,7 +410,3 @@ def test_commit_far_larger_than_the_ring_goes_through_it(engine: helios_shm.Engi
     for path in list(content)[::997]:
         assert snapshot[path] == content[path]
     assert len(snapshot.keys("00")) == 100_000
-
-
-def test_large_threshold_is_below_that_of_blob_files() -> None:
-    assert workspace_module._LARGE <= config.BLOB_BYTES_MIN
