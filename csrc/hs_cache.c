@@ -7,14 +7,14 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#define SLAB_SIZE_MAX ((size_t)2 << 20)   /* a huge page; offsets count 64 bytes in 15 bits */
-#define SLAB_SIZE_MIN ((size_t)128 << 10) /* holds the largest node, with its links */
-#define SLABS_MAX     65536u
-#define BUCKET_WORDS  8u
-#define BUCKETS_TRIED 4u
-#define BUCKETS_MIN   256u
-#define EVICTIONS_A_TRIM                                                                                     \
-    2u /* slabs; what a large batch added goes over the operations after it, not in one pause */
+#define SLAB_SIZE_MAX  ((size_t)2 << 20)   /* a huge page; offsets count 64 bytes in 15 bits */
+#define SLAB_SIZE_MIN  ((size_t)128 << 10) /* holds the largest node, with its links */
+#define SLABS_MAX      65536u
+#define BUCKET_WORDS   8u
+#define BUCKETS_TRIED  4u
+#define BUCKETS_MIN    256u
+#define EVICTED_A_TRIM 12u /* nodes: more than an operation adds, few enough to be no pause */
+#define SLABS_A_TRIM   2u  /* given up at once after a batch that went over the limit */
 
 struct hs_cache {
     hs_cache_face face; /* must be first */
@@ -22,6 +22,8 @@ struct hs_cache {
     uint32_t slab_capacity;
     uint32_t slabs_in_use;
     int32_t oldest, current; /* -1: none */
+    uint32_t evicted_to;     /* nodes of the oldest slab that were evicted or kept elsewhere already */
+    size_t kept;             /* bytes of it that were kept elsewhere */
     uint8_t *idle;           /* memory of one slab, mapped and unused, or NULL */
     uint64_t *table;
     uint64_t buckets; /* a power of two */
@@ -43,6 +45,15 @@ static inline hs_cached *at_place(const hs_cache *cache, uint32_t place) {
 
 hs_link hs_cache_link(const hs_cache *cache, const hs_cached *cached) {
     return (uint64_t)cache->face.slabs[cached->slab].generation << 32 | place_of(cache, cached);
+}
+
+/* Where the nodes of a slab begin, in units of 64 bytes: a list that grows down from the slab's end, one entry a node. */
+static inline uint16_t *start_of(const hs_cache *cache, const hs_cache_slab *slab, uint32_t node) {
+    return (uint16_t *)(void *)(slab->base + cache->slab_size) - 1 - node;
+}
+
+static inline hs_cached *node_of(const hs_cache *cache, const hs_cache_slab *slab, uint32_t node) {
+    return (hs_cached *)(void *)(slab->base + (size_t)*start_of(cache, slab, node) * 64);
 }
 
 /* --- the table: bounded probing; a crowd of equal tags costs look-ups from the ring, never time without bound --- */
@@ -179,7 +190,7 @@ hs_cached *hs_cache_reserve(hs_cache *cache, const hs_node *shape, unsigned bloc
     size_t links = shape->type == HS_NODE_INNER ? shape->count * sizeof(hs_link) : 0;
     size_t size = hs_align_up(sizeof(hs_cached) + links + hs_align_up(shape->size, 4) + 32u * blocks, 64);
     hs_cache_slab *slab = cache->current >= 0 ? cache->face.slabs + cache->current : NULL;
-    if (!slab || slab->filled + size > cache->slab_size) {
+    if (!slab || slab->filled + size + sizeof(uint16_t) * (slab->nodes + 1) > cache->slab_size) {
         if (!slab_begin(cache)) return NULL;
         slab = cache->face.slabs + cache->current;
     }
@@ -197,8 +208,8 @@ hs_cached *hs_cache_reserve(hs_cache *cache, const hs_node *shape, unsigned bloc
 void hs_cache_enter(hs_cache *cache, hs_cached *cached) {
     hs_cache_slab *slab = cache->face.slabs + cached->slab;
     assert((uint8_t *)cached == slab->base + slab->filled);
+    *start_of(cache, slab, slab->nodes++) = (uint16_t)(slab->filled / 64);
     slab->filled += cached->size;
-    slab->nodes++;
     cache->nodes++;
     if (cache->nodes * 2 > cache->buckets * BUCKET_WORDS) table_grow(cache);
     table_put(cache, (uint64_t)hs_load_u32(cached->id) << 32 | place_of(cache, cached));
@@ -242,29 +253,41 @@ static bool node_keep(hs_cache *cache, hs_cached *old) {
     return true;
 }
 
-/* At most half of the slab is kept, so that each eviction makes room. */
-static void evict_oldest(hs_cache *cache) {
-    hs_cache_slab slab = cache->face.slabs[cache->oldest];
-    size_t kept = 0;
-    for (uint32_t at = 0; at < slab.filled;) {
-        hs_cached *cached = (hs_cached *)(void *)(slab.base + at);
-        at += cached->size;
-        table_remove(cache, (uint64_t)hs_load_u32(cached->id) << 32 | place_of(cache, cached));
+static inline uint64_t word_of(const hs_cache *cache, const hs_cached *cached) {
+    return (uint64_t)hs_load_u32(cached->id) << 32 | place_of(cache, cached);
+}
+
+/* Evict the next nodes of the oldest slab, or keep those used lately in the current one: at most half of the slab, so that each
+ * eviction makes room. Cold memory, all of it: what comes next is fetched ahead, heads a call before and buckets a loop before. */
+static void evict_nodes(hs_cache *cache, uint32_t count) {
+    hs_cache_slab slab = cache->face.slabs[cache->oldest]; /* a copy: keeping may move the list of slabs */
+    uint32_t from = cache->evicted_to, to = slab.nodes - from > count ? from + count : slab.nodes;
+    for (uint32_t n = from; n < to; n++)
+        __builtin_prefetch(bucket_of(cache, hs_load_u32(node_of(cache, &slab, n)->id), 0), 1);
+    for (uint32_t n = from; n < to; n++) {
+        hs_cached *cached = node_of(cache, &slab, n);
+        table_remove(cache, word_of(cache, cached));
         cache->nodes--;
-        bool keep = cached->used && kept + cached->size <= cache->slab_size / 2;
+        bool keep = cached->used && cache->kept + cached->size <= cache->slab_size / 2;
         if (keep && node_keep(cache, cached))
-            kept += cached->size;
+            cache->kept += cached->size;
         else
             cache->evicted++;
     }
+    for (uint32_t n = to; n < slab.nodes && n - to < count; n++) __builtin_prefetch(node_of(cache, &slab, n));
+    cache->evicted_to = to;
+    if (to < slab.nodes) return;
+    cache->evicted_to = 0;
+    cache->kept = 0;
     slab_end(cache);
 }
 
 void hs_cache_trim(hs_cache *cache) {
-    for (unsigned i = 0; i < EVICTIONS_A_TRIM; i++) {
-        if (HS_LIKELY(cache->slabs_in_use * cache->slab_size <= cache->limit)) return;
-        if (cache->oldest == cache->current) return;
-        evict_oldest(cache);
+    if (HS_LIKELY((cache->slabs_in_use + 1) * cache->slab_size <= cache->limit)) return;
+    if (cache->oldest != cache->current) evict_nodes(cache, EVICTED_A_TRIM);
+    for (unsigned i = 0; i < SLABS_A_TRIM; i++) {
+        if (cache->slabs_in_use * cache->slab_size <= cache->limit || cache->oldest == cache->current) return;
+        evict_nodes(cache, UINT32_MAX);
     }
 }
 
