@@ -44,7 +44,7 @@ class Stale(Enum):
 class Call:
     """An hs_call with the memory that its results go to. Used by one thread at a time."""
 
-    __slots__ = ("__weakref__", "c", "data", "memory", "said")
+    __slots__ = ("__weakref__", "c", "data", "id", "memory", "missing", "said")
 
     def __init__(self, engine: Any, capacity: int = _CALL_DATA_BYTES) -> None:
         self.memory = ffi.new("uint8_t[]", capacity)
@@ -54,6 +54,8 @@ class Call:
         self.c.engine = engine
         self.c.data = self.memory
         self.c.capacity = capacity
+        self.id = ffi.buffer(self.c.id)
+        self.missing = ffi.buffer(self.c.missing)
 
 
 class _ClosedPool(list[Call]):
@@ -280,7 +282,7 @@ class Attachment:
 
     def resolve(self, call: Call) -> None:
         """After HS_MISSING for a node: bring it from L2 into the node cache."""
-        node = ffi.buffer(call.c.missing)[:]
+        node = call.missing[:]
         entry = self.reader.get(node)
         if entry is None or entry.kind != lib.HS_ENTRY_NODE:
             raise NotFoundError(f"no node {node.hex()} in {self.paths.root}")

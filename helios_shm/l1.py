@@ -4,7 +4,7 @@ the core."""
 from __future__ import annotations
 
 from . import config
-from ._capi import check, ffi, lib
+from ._capi import check, lib
 from .attachment import Attachment, Deadline
 
 _ID_BYTES = 32
@@ -31,7 +31,7 @@ class L1:
                     attachment.wait_for_room(deadline, "L1 put")
                     status = lib.hs_l1_put(call.c, value, len(value))
                 check(status, "L1 put")
-            return bytes(ffi.buffer(call.c.id))
+            return bytes(call.id)
         finally:
             attachment.pool.append(call)
 

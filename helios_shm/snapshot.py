@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _get = lib.hs_get
 _ENCODED = lib.HS_ENCODED
+_READ_BYTES_MAX, _READ_VALUES_MAX = config.READ_VALUE_BYTES_MAX, config.READ_VALUES_MAX
 
 
 class Snapshot(Mapping[str, bytes]):
@@ -94,10 +95,9 @@ class Snapshot(Mapping[str, bytes]):
 
     def __getitem__(self, path: str, /) -> bytes:
         """The value of a path. Raises KeyError. Cost: a dict look-up when read before, else one C call."""
-        try:
-            return self._read[path]
-        except KeyError:
-            pass
+        value = self._read.get(path)
+        if value is not None:
+            return value
         try:
             key = path.encode()
         except (AttributeError, UnicodeEncodeError):
@@ -109,14 +109,14 @@ class Snapshot(Mapping[str, bytes]):
             call = attachment.acquire()
         try:
             n = _get(call.c, self._root, key, len(key))
-            value: bytes = call.data[:n] if 0 <= n < _ENCODED else self._get_slowly(call, n, path, key)
+            value = call.data[:n] if 0 <= n < _ENCODED else self._get_slowly(call, n, path, key)
         finally:
             attachment.pool.append(call)
-        if len(value) <= config.READ_VALUE_BYTES_MAX:
+        if len(value) <= _READ_BYTES_MAX:
             read = self._read
             if not read:
                 attachment.forget_on_close(self)
-            elif len(read) >= config.READ_VALUES_MAX:
+            elif len(read) >= _READ_VALUES_MAX:
                 read.clear()
             read[path] = value
         return value
@@ -143,7 +143,7 @@ class Snapshot(Mapping[str, bytes]):
             stat = self._stat(path)
             return attachment.load_value(bytes.fromhex(stat.id), stat.size)
         check(n if n != lib.HS_MISSING else 0, f"path {path!r} of snapshot {self.id}")
-        return attachment.load_value(ffi.buffer(call.c.missing)[:], int(call.c.size))
+        return attachment.load_value(call.missing[:], int(call.c.size))
 
     def __contains__(self, path: object) -> bool:
         if not isinstance(path, str):
@@ -166,7 +166,7 @@ class Snapshot(Mapping[str, bytes]):
             if status == lib.HS_NOT_FOUND:
                 raise KeyError(path)
             check(status, f"path {path!r} of snapshot {self.id}")
-            return Stat(KINDS[call.c.value_kind], int(call.c.size), ffi.buffer(call.c.id)[:].hex())
+            return Stat(KINDS[call.c.value_kind], int(call.c.size), call.id[:].hex())
         finally:
             attachment.pool.append(call)
 

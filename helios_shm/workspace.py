@@ -248,7 +248,8 @@ class Workspace(MutableMapping[str, bytes]):
         edits = self._edits
         branch = self._branch
         if len(edits) == 1 and not message and metadata is None and rebase:
-            ((path, value),) = edits.items()
+            (path,) = edits
+            value = edits[path]
             if type(value) is bytes and len(value) < _LARGE:
                 attachment = self._attachment
                 if attachment.readonly:
