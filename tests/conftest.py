@@ -73,7 +73,9 @@ def is_mapped(segment: str) -> bool:
         return False
     for maps in Path("/proc").glob("[0-9]*/maps"):
         try:
-            if any("/dev/shm/" in line and line.split()[4] == inode for line in maps.read_text().splitlines()):
+            if any(
+                "/dev/shm/" in line and line.split()[4] == inode for line in maps.read_text().splitlines()
+            ):
                 return True
         except OSError:
             continue

@@ -95,7 +95,8 @@ static void waiter_for_a_round_is_woken_or_times_out(void) {
     CHECK_EQ_INT(hs_round_wait(r.engine[0], target, 1), HS_TIMED_OUT);
     rig_round(&r);
     CHECK_EQ_INT(hs_round_wait(r.engine[0], target, 1), HS_OK);
-    CHECK_EQ_INT(hs_room_wait(r.engine[0], 1), HS_OK); /* a round was done since it last looked for room: never */
+    CHECK_EQ_INT(hs_room_wait(r.engine[0], 1),
+                 HS_OK); /* a round was done since it last looked for room: never */
     rig_close(&r);
 }
 

@@ -39,7 +39,7 @@ def test_log_of_a_path_has_the_commits_that_touched_it(engine: Engine) -> None:
 
 def test_log_refuses_what_is_no_path(engine: Engine) -> None:
     branch = engine.branch("main")
-    with pytest.raises(ValueError, match="1..1024 bytes"):
+    with pytest.raises(ValueError, match="1024 bytes"):
         branch.log(path="")
     with pytest.raises(TypeError, match="str"):
         branch.log(path=3)  # type: ignore[arg-type]
