@@ -146,6 +146,19 @@ class Attachment:
         """Take part in the store's segment, making it if there is none; see that a coordinator runs."""
         args, _keep = self._open_args()
         out = ffi.new("hs_engine **")
+        try:
+            self._open_engine(args, out)
+        except BaseException:
+            if out[0] != ffi.NULL:  # Ctrl-C came while it was opened, and is heard only now that it is
+                lib.hs_engine_close(out[0])
+            raise
+        self._engine = out[0]
+        self.segment += 1
+        self._pid = os.getpid()
+        if not self.private:
+            lifecycle.ensure_coordinator(self.paths)
+
+    def _open_engine(self, args: Any, out: Any) -> None:
         what = f"cannot attach to the shared memory of {self.paths.root}"
         if self.private:
             check(lib.hs_engine_open(args, out), what)
@@ -176,11 +189,6 @@ class Attachment:
                     "or enlarge /dev/shm (docker run --shm-size)"
                 )
             check(status, what)
-        self._engine = out[0]
-        self.segment += 1
-        self._pid = os.getpid()
-        if not self.private:
-            lifecycle.ensure_coordinator(self.paths)
 
     def after_fork_in_child(self) -> None:
         """Nothing of the parent's may be used; what is needed is made on first use."""
@@ -259,8 +267,9 @@ class Attachment:
                 self.pool.append(before.pop())
             except IndexError:
                 time.sleep(0.001)
-        lib.hs_engine_close(self._engine)
-        self._engine = None
+        # In this order: after a Ctrl-C in between, it is not closed a second time.
+        engine, self._engine = self._engine, None
+        lib.hs_engine_close(engine)
         self.reader.close()
         for reference in self._rememberers:
             if (rememberer := reference()) is not None:
