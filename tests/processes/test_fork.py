@@ -3,13 +3,14 @@
 import multiprocessing
 import os
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import helios_shm
 from helios_shm import Branch, Engine, Snapshot
-from tests.processes.rig import Worker, until_nothing_runs, workers
+from tests.processes.rig import Worker, until, until_nothing_runs, workers
 
 FORK = multiprocessing.get_context("fork")
 
@@ -32,6 +33,8 @@ def in_child(function: object, *arguments: object) -> int:
         try:
             function(*arguments)  # type: ignore[operator]
             status = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(status)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -255,6 +258,28 @@ def test_open_in_a_child_of_a_process_that_closed(store_path: Path) -> None:
     assert in_child(child) == 0
     with helios_shm.open(store_path) as engine:
         assert list(engine.branch("main").head) == ["a", "b"]
+
+
+def test_threads_of_a_child_that_first_use_inherited_handles_at_once(engine: Engine) -> None:
+    branch = engine.branch("main")
+    put(branch, "a")
+    engine.sync()
+
+    def child() -> None:
+        begin = threading.Barrier(6)
+
+        def use(number: int, _stop: threading.Event) -> None:
+            begin.wait()
+            (put(branch, f"child/{number}"), branch.at(1), engine.branches(), engine.stats())
+
+        with threads_running(use, 6):
+            pass
+        # One slot for all of them; that of the child before is free as soon as it is found dead.
+        until("parent and child have a slot each", lambda: engine.stats().participants == 2)
+
+    for _ in range(3):
+        assert in_child(child) == 0
+        assert len(branch.head) == 7
 
 
 # ---- a segment that has gone ----

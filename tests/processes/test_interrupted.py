@@ -25,12 +25,14 @@ def interruptible() -> Iterator[None]:
     def interrupt(*_: object) -> None:
         raise Interrupted
 
+    timer = signal.setitimer(signal.ITIMER_REAL, 0)  # another's, for the test as a whole
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, *timer)
 
 
 def put(branch: Branch, key: str, durable: bool = False) -> None:

@@ -118,6 +118,47 @@ engine.close(sync=False)
     engine.sync(timeout=30)
 
 
+def test_opening_past_one_who_is_stopped_amid_it_gives_up_and_names_the_gate(
+    store_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one wait for another process that there is: it ends, and those who are in the store notice nothing of it."""
+    from helios_shm import config
+
+    monkeypatch.setattr(config, "OPEN_DEADLINE", 0.2)
+    branch = engine.branch("main")
+    with workers(1, multiprocessing.get_context("spawn"), store_path) as [holder]:
+        holder.tell(hold_the_gate)
+        assert branch.wait(after=0, timeout=30) is not None
+        with stopped(holder.pid):
+            with pytest.raises(helios_shm.BusyError, match="gate"):
+                open_anew(store_path)
+            put(branch, "meanwhile", durable=True)
+        holder.kill()
+        assert list(branch.head) == ["in the gate", "meanwhile"]
+        assert open_anew(store_path) >= 2
+
+
+def hold_the_gate(path: Path) -> None:
+    from helios_shm import lifecycle
+
+    engine = helios_shm.open(path)
+    with lifecycle.gate(lifecycle.StorePaths.of(path)):
+        put(engine.branch("main"), "in the gate")
+        signal.pause()
+
+
+def open_anew(path: Path) -> int:
+    """As another process would: beside the engine that this one has."""
+    from helios_shm.attachment import Attachment
+    from helios_shm.lifecycle import StorePaths
+
+    attachment = Attachment(StorePaths.of(path), readonly=False, l1_bytes=None)
+    try:
+        return int(attachment.stats().participants)
+    finally:
+        attachment.close()
+
+
 BLOCKING: dict[str, str] = {
     "sync": "engine.sync()",
     "durable commit": "ws = branch.fork(); ws['late'] = b'1'; ws.commit(durable=True)",
@@ -159,9 +200,9 @@ def test_a_durable_commit_that_is_late_happened(
 ) -> None:
     from helios_shm import config
 
-    monkeypatch.setattr(config, "DURABLE_DEADLINE", 0.2)
     branch = engine.branch("main")
     put(branch, "a", durable=True)
+    monkeypatch.setattr(config, "DURABLE_DEADLINE", 0.2)
     with stopped(coordinator(store_path)):
         with pytest.raises(helios_shm.BusyError) as caught:
             put(branch, "b", durable=True)
