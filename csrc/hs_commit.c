@@ -238,9 +238,9 @@ static int judge_move(hs_call *call, const hs_commit_state *state) {
     case HS_MOVE_DELETE:
         return is_absent(head) ? HS_NOT_FOUND : HS_OK;
     case HS_MOVE_COMPARE:
-        if (is_absent(head)) return HS_NOT_FOUND;
         memcpy(call->head_root, head->root, HS_HASH_SIZE);
-        return memcmp(head->root, state->expected_root, HS_HASH_SIZE) == 0 ? HS_OK : HS_MOVED;
+        if (memcmp(head->root, state->expected_root, HS_HASH_SIZE) == 0) return HS_OK;
+        return is_absent(head) ? HS_NOT_FOUND : HS_MOVED; /* the head of no branch is the empty state */
     default:
         return HS_OK;
     }

@@ -225,6 +225,18 @@ def test_restore_makes_a_branch_that_is_not_there(branch: helios_shm.Branch) -> 
     assert branch.head == snapshot
 
 
+def test_compare_and_set_makes_a_branch_from_the_empty_state_it_has_before(branch: helios_shm.Branch) -> None:
+    state = branch.engine.empty.fork()
+    state["k"] = b"v"
+    first = state.commit().snapshot
+    fresh = branch.engine.branch("fresh")
+    with pytest.raises(NotFoundError):
+        fresh.compare_and_set(first, first)
+    assert fresh.compare_and_set(fresh.head, first)
+    assert fresh.last_commit.sequence == 1 and fresh.head == first
+    assert not fresh.compare_and_set(branch.engine.empty, first)
+
+
 def test_compare_and_set_moves_only_from_what_was_expected(branch: helios_shm.Branch) -> None:
     first, second = put(branch, "a", b"1"), put(branch, "a", b"2")
     assert not branch.compare_and_set(first, branch.engine.empty)
