@@ -230,7 +230,7 @@ def test_compare_and_set_makes_a_branch_from_the_empty_state_it_has_before(branc
     state["k"] = b"v"
     first = state.commit().snapshot
     fresh = branch.engine.branch("fresh")
-    with pytest.raises(NotFoundError):
+    with pytest.raises(helios_shm.NotFoundError):
         fresh.compare_and_set(first, first)
     assert fresh.compare_and_set(fresh.head, first)
     assert fresh.last_commit.sequence == 1 and fresh.head == first
