@@ -81,17 +81,26 @@ static found_word find_same(hs_segment *segment, const hs_index_key *key, const 
     return (found_word){0};
 }
 
-/* A word that means nothing any more. The first is as good as any: less than half of all words mean something, so that a bucket
- * is seldom full, and its neighbour is there for that. */
-static found_word find_stale(hs_segment *segment, const hs_index_key *key) {
-    for (int k = 0; k < 2; k++) {
-        hs_index_bucket *bucket = &segment->index[key->bucket[k]];
-        for (uint32_t i = 0; i < HS_INDEX_WAYS; i++) {
-            uint64_t word = hs_load_acquire(&bucket->words[i]);
-            if (word == 0 || word_place(segment, word) == 0) return (found_word){&bucket->words[i], word};
-        }
+/* The first word of a bucket that means nothing any more; *ahead: how many that mean something stand before it. */
+static found_word bucket_stale(hs_segment *segment, hs_index_bucket *bucket, uint32_t *ahead) {
+    for (uint32_t i = 0; i < HS_INDEX_WAYS; i++) {
+        uint64_t word = hs_load_acquire(&bucket->words[i]);
+        if (word != 0 && word_place(segment, word) != 0) continue;
+        *ahead = i;
+        return (found_word){&bucket->words[i], word};
     }
+    *ahead = HS_INDEX_WAYS;
     return (found_word){0};
+}
+
+/* A word that means nothing any more: in the first bucket while that is at most half full, which it mostly is; else in the
+ * emptier of the two, so that they fill evenly. */
+static found_word find_stale(hs_segment *segment, const hs_index_key *key) {
+    uint32_t ahead_a, ahead_b;
+    found_word a = bucket_stale(segment, &segment->index[key->bucket[0]], &ahead_a);
+    if (ahead_a <= HS_INDEX_WAYS / 2) return a;
+    found_word b = bucket_stale(segment, &segment->index[key->bucket[1]], &ahead_b);
+    return ahead_b < ahead_a ? b : a;
 }
 
 /* The oldest of the persisted ones. */
