@@ -11,6 +11,7 @@
 #define SLAB_SIZE_MIN  ((size_t)128 << 10) /* holds the largest node, with its links */
 #define SLABS_MAX      65536u
 #define BUCKET_WORDS   8u
+#define RECENT         16u
 #define BUCKETS_TRIED  4u
 #define BUCKETS_MIN    256u
 #define EVICTED_A_TRIM 12u /* nodes: more than an operation adds, few enough to be no pause */
@@ -29,6 +30,8 @@ struct hs_cache {
     uint64_t buckets; /* a power of two */
     uint64_t nodes, evicted;
     uint64_t epoch; /* slabs given up */
+    hs_link recent
+        [RECENT]; /* nodes found or entered lately, by a byte of their id: a root is asked for again and again */
     hs_cache_spare spare;
 };
 
@@ -41,6 +44,10 @@ static inline uint32_t place_of(const hs_cache *cache, const hs_cached *cached) 
 
 static inline hs_cached *at_place(const hs_cache *cache, uint32_t place) {
     return (hs_cached *)(void *)(cache->face.slabs[place >> 16].base + ((place & 0xFFFEu) << 5));
+}
+
+static inline uint64_t word_of(const hs_cache *cache, const hs_cached *cached) {
+    return (uint64_t)hs_load_u32(cached->id) << 32 | place_of(cache, cached);
 }
 
 hs_link hs_cache_link(const hs_cache *cache, const hs_cached *cached) {
@@ -62,7 +69,17 @@ static inline uint64_t *bucket_of(const hs_cache *cache, uint32_t tag, unsigned 
     return cache->table + ((tag + tried) & (cache->buckets - 1)) * BUCKET_WORDS;
 }
 
+void hs_cache_prefetch(const hs_cache *cache, const uint8_t id[32]) {
+    __builtin_prefetch(bucket_of(cache, hs_load_u32(id), 0), 1);
+}
+
+static inline hs_link *recent_of(hs_cache *cache, const uint8_t id[32]) {
+    return &cache->recent[id[4] % RECENT];
+}
+
 hs_cached *hs_cache_get(hs_cache *cache, const uint8_t id[32]) {
+    hs_cached *recent = hs_cache_follow(cache, *recent_of(cache, id));
+    if (recent && memcmp(recent->id, id, 32) == 0) return recent;
     uint32_t tag = hs_load_u32(id);
     for (unsigned tried = 0; tried < BUCKETS_TRIED; tried++) {
         const uint64_t *bucket = bucket_of(cache, tag, tried);
@@ -72,6 +89,7 @@ hs_cached *hs_cache_get(hs_cache *cache, const uint8_t id[32]) {
             hs_cached *cached = at_place(cache, (uint32_t)bucket[i]);
             if (memcmp(cached->id, id, 32) != 0) continue;
             cached->used = 1;
+            *recent_of(cache, id) = hs_cache_link(cache, cached);
             return cached;
         }
     }
@@ -212,7 +230,8 @@ void hs_cache_enter(hs_cache *cache, hs_cached *cached) {
     slab->filled += cached->size;
     cache->nodes++;
     if (cache->nodes * 2 > cache->buckets * BUCKET_WORDS) table_grow(cache);
-    table_put(cache, (uint64_t)hs_load_u32(cached->id) << 32 | place_of(cache, cached));
+    table_put(cache, word_of(cache, cached));
+    *recent_of(cache, cached->id) = hs_cache_link(cache, cached);
 }
 
 int hs_cache_add(hs_cache *cache, const uint8_t id[32], const uint8_t *bytes, size_t size, bool trusted) {
@@ -251,10 +270,6 @@ static bool node_keep(hs_cache *cache, hs_cached *old) {
     kept->used = 0;
     hs_cache_enter(cache, kept);
     return true;
-}
-
-static inline uint64_t word_of(const hs_cache *cache, const hs_cached *cached) {
-    return (uint64_t)hs_load_u32(cached->id) << 32 | place_of(cache, cached);
 }
 
 /* Evict the next nodes of the oldest slab, or keep those used lately in the current one: at most half of the slab, so that each
@@ -330,6 +345,14 @@ void hs_cache_free(hs_cache *cache) {
     free(cache->face.slabs);
     free(cache->table);
     free(cache);
+}
+
+void hs_cache_prefetch_room(const hs_cache *cache, size_t size) {
+    if (cache->current < 0) return;
+    const hs_cache_slab *slab = cache->face.slabs + cache->current;
+    const uint8_t *at = slab->base + slab->filled, *end = slab->base + cache->slab_size;
+    for (size_t offset = 0; offset < size && at + offset < end; offset += 64)
+        __builtin_prefetch(at + offset, 1);
 }
 
 uint64_t hs_cache_epoch(const hs_cache *cache) { return cache->epoch; }

@@ -19,6 +19,8 @@
 #define HS_LOST_RACES_MAX 64u /* before the caller is asked to look at its clock */
 #define HS_LOOK_AFTER_NS  UINT64_C(1000000000)
 #define HS_BY_ID_SIZE     (HS_HASH_SIZE + 8u)
+/* What a commit of one key is about to write to ring and cache each: cold memory, fetched while the caller is elsewhere. */
+#define NEXT_COMMIT_BYTES 2048u
 #define HS_HASH_BATCH     64u
 
 struct hs_commit_state {
@@ -475,6 +477,8 @@ static int64_t run(hs_call *call, hs_commit_state *state) {
             &engine->ring); /* what was put may serve when the commit goes on; if not, it is put again */
     hs_ring_end(&engine->ring);
     if (result > 0) {
+        hs_ring_prefetch_room(&engine->ring, NEXT_COMMIT_BYTES);
+        hs_cache_prefetch_room(engine->tree.cache, NEXT_COMMIT_BYTES);
         if (engine->self.slot)
             hs_store_relaxed(&engine->self.slot->commits, hs_load_relaxed(&engine->self.slot->commits) + 1);
         call->retries = state->retries;

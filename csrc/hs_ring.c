@@ -274,6 +274,14 @@ int hs_ring_put(hs_ring *ring, const hs_ring_item *item, uint64_t *place, bool *
     return HS_OK;
 }
 
+void hs_ring_prefetch_room(const hs_ring *ring, size_t size) {
+    const hs_chunk_writer *writer = &ring->writer;
+    if (writer->generation == 0) return;
+    const uint8_t *at = hs_chunk_address(ring->segment, writer->chunk, writer->end);
+    size_t room = (size_t)(HS_CHUNK_UNITS - writer->end) * HS_UNIT;
+    for (size_t offset = 0; offset < size && offset < room; offset += 64) __builtin_prefetch(at + offset, 1);
+}
+
 /* ---- Bells ---- */
 
 uint32_t hs_ring_done_bell(const hs_segment *segment) {

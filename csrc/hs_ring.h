@@ -60,6 +60,8 @@ static inline void hs_ring_prefetch(const hs_ring *ring, const uint8_t id[32]) {
     hs_index_key key = hs_index_key_make(ring->segment, id);
     hs_index_prefetch(ring->segment, &key);
 }
+/* Bring the memory near that the next entries will be written to, last touched a whole ring ago. */
+void hs_ring_prefetch_room(const hs_ring *ring, size_t size);
 /* Copy the payload of this id's entry to buffer and verify it. HS_NOT_FOUND: not in L1 (never, reused, or failed verification).
  * HS_SMALL: hit is filled (sizes not yet verified), the buffer is too small and not touched. After HS_NOT_FOUND the buffer's
  * content is undefined. *aging: the entry is persisted and in the oldest quarter of the chunks; the caller may append it again

@@ -61,6 +61,7 @@ static int copy_finish(hs_tree *tree, hs_cached *old, hs_cached *copy, unsigned 
         hs_blake3(bytes, size, copy->id);
         tree->blocks_hashed += hs_blake3_blocks(size);
     }
+    hs_cache_prefetch(tree->cache, copy->id);
     bool added = false;
     int status = tree->io.store(tree->io.context, copy->id, bytes, size, &added);
     if (status != HS_OK) return status;
