@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import coverage
 import pytest
 
 import helios_shm
@@ -18,6 +19,19 @@ SEED = 20240817
 
 class Interrupted(BaseException):
     """What the handler raises, as KeyboardInterrupt is raised by Ctrl-C."""
+
+
+@contextmanager
+def untraced() -> Iterator[None]:
+    """Coverage's tracer holds a lock of its own now and then; an exception out of it there would leave that locked."""
+    tracer = coverage.Coverage.current()
+    if tracer is not None:
+        tracer.stop()
+    try:
+        yield
+    finally:
+        if tracer is not None:
+            tracer.start()
 
 
 @contextmanager
@@ -68,7 +82,7 @@ def test_work_interrupted_at_random_instants(store_path: Path, work: str) -> Non
     engine = helios_shm.open(store_path, l1_bytes=4 << 20)
     branch = engine.branch("main")
     put(branch, "first")
-    with interruptible():
+    with untraced(), interruptible():
         for turn in range(250):
             key = f"{turn:04}"
             try:
@@ -97,7 +111,7 @@ def test_opening_and_closing_interrupted_at_random_instants(store_path: Path) ->
     chance, done = random.Random(SEED), []
     with helios_shm.open(store_path, l1_bytes=4 << 20) as engine:
         put(engine.branch("main"), "first")
-        with interruptible():
+        with untraced(), interruptible():
             for turn in range(60):
                 try:
                     signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.0001, 0.004))
