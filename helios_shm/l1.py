@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from . import config
 from ._capi import check, lib
-from .attachment import Attachment, Deadline
+from .attachment import Attachment, Call, Deadline
 
 _ID_BYTES = 32
+_put, _get = lib.hs_l1_put, lib.hs_l1_get
+_ENCODED = lib.HS_ENCODED
 
 
 class L1:
@@ -22,29 +24,41 @@ class L1:
         Raises ValueError for a larger one, CapacityError when the ring stays full.
         """
         attachment = self._attachment
-        call = attachment.call()
         try:
-            status = lib.hs_l1_put(call.c, value, len(value))
-            if status != lib.HS_OK:
-                deadline = Deadline(config.COMMIT_DEADLINE)
-                while status == lib.HS_WAIT:
-                    attachment.wait_for_room(deadline, "L1 put")
-                    status = lib.hs_l1_put(call.c, value, len(value))
-                check(status, "L1 put")
-            return bytes(call.id)
+            call = attachment.pool.pop()
+        except IndexError:
+            call = attachment.acquire()
+        try:
+            status = _put(call.c, value, len(value))
+            if status:
+                self._put_slowly(call, status, value)
+            made: bytes = call.id[:]
+            return made
         finally:
             attachment.pool.append(call)
+
+    def _put_slowly(self, call: Call, status: int, value: bytes) -> None:
+        """Wait for room, for as long as a commit would."""
+        deadline = Deadline(config.COMMIT_DEADLINE)
+        while status == lib.HS_WAIT:
+            self._attachment.wait_for_room(deadline, "L1 put")
+            status = _put(call.c, value, len(value))
+        check(status, "L1 put")
 
     def get(self, id: bytes) -> bytes | None:
         """The value of an id (32 bytes), or None if L1 does not have it."""
         if len(id) != _ID_BYTES:
             raise ValueError(f"an id has {_ID_BYTES} bytes, not {len(id)}")
         attachment = self._attachment
-        call = attachment.call()
-        n = lib.hs_l1_get(call.c, id)
-        if 0 <= n < lib.HS_ENCODED:
-            value = call.data[:n]
+        try:
+            call = attachment.pool.pop()
+        except IndexError:
+            call = attachment.acquire()
+        try:
+            n = _get(call.c, id)
+            if 0 <= n < _ENCODED:
+                value: bytes = call.data[:n]
+                return value
+        finally:
             attachment.pool.append(call)
-            return bytes(value)
-        attachment.pool.append(call)
         return attachment.from_l1(id)

@@ -6,6 +6,7 @@
 """
 
 import os
+import signal
 import time
 import uuid
 from collections.abc import Iterator
@@ -20,6 +21,10 @@ import helios_shm
 # The machine's speed is no property of the code; a run in CI is the same run each time.
 settings.register_profile("house", deadline=None, derandomize="CI" in os.environ, print_blob=True)
 settings.load_profile("house")
+
+# A shell that runs the tests in the background has them ignore Ctrl-C, and with them every program that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED_MEMORY = Path("/dev/shm")
 # A coordinator leaves by itself soon after its last participant; this long it may take on a busy machine.
