@@ -103,7 +103,9 @@ if __name__ == "__main__":
         branch = engine.branch("main")
         print(engine.path, flush=True)
         futures = [pool.submit(work, branch, n) for n in range(2)]
-        branch.wait(after=50)
+        # Both: an interpreter that is interrupted while it starts may take no notice, and then works for ever.
+        while not all(len(branch.head.keys(f"{n}/")) >= 25 for n in range(2)):
+            branch.wait(timeout=1)
         print("at work", flush=True)
         for future in futures:
             future.result()
