@@ -1,7 +1,6 @@
 """The main job: the problem set is right, the search is deterministic, its end is clean."""
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -21,6 +20,7 @@ from examples.chess_mates.runner import StopRequest, run
 from examples.chess_mates.search import Search
 from examples.chess_mates.worker import LOSS, WIN, Expansion, expand, judge
 from helios_shm import Engine, Snapshot
+from tests.programs import untraced
 
 ROOT = Path(__file__).parents[2]
 PROBLEMS = load()
@@ -329,7 +329,7 @@ def running_command(*arguments: str) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {MARK: str(time.monotonic_ns())},
+        env=untraced() | {MARK: str(time.monotonic_ns())},
         start_new_session=True,
     )
     try:

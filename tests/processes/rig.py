@@ -22,6 +22,8 @@ from typing import Any
 
 import psutil
 
+from tests.programs import untraced
+
 # Nothing here takes this long, unless it hangs.
 SECONDS_MAX = 60.0
 _POLL_SECONDS = 0.005
@@ -111,6 +113,7 @@ def start_program(text: str, *arguments: object, **options: Any) -> subprocess.P
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env=untraced(),
         **options,
     )
 

@@ -19,6 +19,7 @@ import pytest
 
 import helios_shm
 from helios_shm import lifecycle
+from tests.programs import untraced
 
 RING_BYTES = 4 << 20
 IS_ROOT = os.geteuid() == 0
@@ -681,7 +682,8 @@ finally:
 engine.close()
 """
     command = [sys.executable, "-c", code, str(store_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=untraced()) as process:
         assert process.stdout is not None
         said = process.stdout.readline()
         assert said.startswith("waiting"), process.stderr and process.stderr.read()
