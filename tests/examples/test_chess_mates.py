@@ -1,6 +1,7 @@
 """The main job: the problem set is right, the search is deterministic, its end is clean."""
 
 import json
+import os
 import random
 import signal
 import subprocess
