@@ -256,14 +256,15 @@ class StoreMachine(RuleBasedStateMachine):
         taken: Taken,
     ) -> None:
         branch = self.handles[name]
-        if name not in self.model.branches:
+        absent = name not in self.model.branches  # its head is the empty state
+        if absent and expected[1]:
             with pytest.raises(helios_shm.NotFoundError):
                 branch.compare_and_set(self.here(expected[0]), self.here(taken[0]))
             return
-        matches = self.model.head(name) == expected[1]
+        matches = absent or self.model.head(name) == expected[1]
         assert branch.compare_and_set(self.here(expected[0]), self.here(taken[0])) is matches
         if matches:
-            self.model.branches[name].append(taken[1])
+            self.model.branches.setdefault(name, [{}]).append(taken[1])
 
     @rule(name=branches)
     def delete(self, name: str) -> None:
