@@ -268,7 +268,7 @@ def test_the_ring_fits_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     for wrong in (1.5, "1", True):
         with pytest.raises(TypeError):
             lifecycle.ring_bytes(wrong)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="at least"):
+    with pytest.raises(ValueError, match="must be"):
         lifecycle.ring_bytes(1)
     monkeypatch.setattr(lifecycle, "SHARED_MEMORY", Path("/no/shm"))
     with pytest.raises(StoreError, match="/no/shm"):
