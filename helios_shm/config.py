@@ -19,8 +19,8 @@ L1_BYTES_MAX: Final = 65535 << 20
 # Without a wish for a size, never take more than this share of what /dev/shm has left (Docker gives 64 MiB in all).
 L1_SHARE_OF_FREE_SHM: Final = 0.5
 
-# Private copies of nodes, a process: an upper bound, reached only by states that large. The tree of a million keys has 120 MB;
-# with less than that, each commit reads nodes back from the ring or from disk.
+# Private copies of nodes, a process: an upper bound, reached only by states that large. The tree of a million keys has
+# 120 MB; with less than that, each commit reads nodes back from the ring or from disk.
 CACHE_BYTES: Final = 256 << 20
 
 # Values from here on are files, read by mmap.
