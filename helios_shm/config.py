@@ -29,8 +29,8 @@ BLOB_BYTES_MIN: Final = 256 << 10
 LZ4_BYTES_MIN: Final = 4096
 
 # Values of up to this size are remembered by the snapshot that read them, at most so many.
-READ_VALUE_BYTES_MAX: Final = 4096
-READ_VALUES_MAX: Final = 1024
+READ_VALUE_BYTES_MAX: Final = 2048
+READ_VALUES_MAX: Final = 16384
 
 # Seconds.
 COMMIT_DEADLINE: Final = 30.0
