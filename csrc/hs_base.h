@@ -1,8 +1,7 @@
 /*
  * hs_base: the ground everything in csrc/ stands on.
  *
- * Branch hints, alignment, checked arithmetic, and loads and stores of canonical (little-endian) integers at
- * any address. Pure, no state; every file may use it.
+ * Branch hints, alignment, and loads and stores of canonical (little-endian) integers at any address. Pure, no state; every file may use it.
  *
  * Invariant: the machine is little-endian with 64-bit pointers, so a canonical integer is a native one and an
  * unaligned load is a memcpy. Anything else is refused here, when compiling.
@@ -23,23 +22,6 @@ _Static_assert(sizeof(void *) == 8 && sizeof(size_t) == 8, "helios_shm needs a 6
 
 /* Smallest multiple of `align` (a power of two) that is >= n; n must leave room for it. */
 static inline uint64_t hs_align_up(uint64_t n, uint64_t align) { return (n + align - 1) & ~(align - 1); }
-
-static inline bool hs_is_aligned(uint64_t n, uint64_t align) { return (n & (align - 1)) == 0; }
-
-/* *out = a + b (a * b); false, and *out untouched, if that does not fit. */
-static inline bool hs_add_checked(uint64_t a, uint64_t b, uint64_t *out) {
-    uint64_t sum;
-    if (__builtin_add_overflow(a, b, &sum)) return false;
-    *out = sum;
-    return true;
-}
-
-static inline bool hs_mul_checked(uint64_t a, uint64_t b, uint64_t *out) {
-    uint64_t product;
-    if (__builtin_mul_overflow(a, b, &product)) return false;
-    *out = product;
-    return true;
-}
 
 static inline uint16_t hs_load_u16(const void *p) {
     uint16_t v;

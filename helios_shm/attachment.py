@@ -126,25 +126,11 @@ class Attachment:
 
     # --- attaching, forking, closing ---
 
-    def _open_args(self) -> tuple[Any, list[Any]]:
-        args = ffi.new("hs_open_args *")
-        keep = [
-            ffi.new("char[]", self.identity.segment_name.encode()),
-            ffi.new("char[]", os.fsencode(self.paths.participants)),
-        ]
-        args.segment_name, args.participants_path = keep
-        ffi.memmove(args.store_uuid, self.identity.uuid, 16)
-        ffi.memmove(args.boot_id, self.identity.boot_id, 16)
-        args.store_device, args.store_inode = self.identity.device, self.identity.inode
-        args.ring_size = lifecycle.ring_bytes(self._l1_bytes) if not self.private else config.L1_BYTES_MIN
-        args.cache_size = config.CACHE_BYTES
-        args.mode = lib.HS_OPEN_PRIVATE if self.private else lib.HS_OPEN_PARTICIPANT
-        args.ephemeral = self.identity.ephemeral
-        return args, keep
-
     def _attach(self) -> None:
         """Take part in the store's segment, making it if there is none; see that a coordinator runs."""
-        args, _keep = self._open_args()
+        mode = lib.HS_OPEN_PRIVATE if self.private else lib.HS_OPEN_PARTICIPANT
+        ring_size = config.L1_BYTES_MIN if self.private else lifecycle.ring_bytes(self._l1_bytes)
+        args, _keep = lifecycle.open_args(self.paths, self.identity, mode, ring_size)
         out = ffi.new("hs_engine **")
         try:
             self._open_engine(args, out)

@@ -27,7 +27,6 @@ from typing import Any
 
 from . import blobs, l2, lifecycle
 from ._capi import check, ffi, lib
-from .config import CACHE_BYTES
 from .errors import BusyError, CorruptError, HeliosError, NotFoundError
 from .record import record_head
 from .store import StorePaths
@@ -303,15 +302,8 @@ class Coordinator:
         lib.hs_drain_announce(self.drain, self.epoch, os.getpid())
 
     def _attach(self) -> Any:
-        args = ffi.new("hs_open_args *")
-        name = ffi.new("char[]", self._identity.segment_name.encode())
-        participants = ffi.new("char[]", os.fsencode(self.paths.participants))
-        args.segment_name, args.participants_path = name, participants
-        ffi.memmove(args.store_uuid, self._identity.uuid, 16)
-        ffi.memmove(args.boot_id, self._identity.boot_id, 16)
-        args.store_device, args.store_inode = self._identity.device, self._identity.inode
-        args.ring_size, args.cache_size = lifecycle.ring_bytes(None), CACHE_BYTES
-        args.mode, args.ephemeral = lib.HS_OPEN_COORDINATOR, self._identity.ephemeral
+        ring_size = lifecycle.ring_bytes(None)
+        args, _keep = lifecycle.open_args(self.paths, self._identity, lib.HS_OPEN_COORDINATOR, ring_size)
         out = ffi.new("hs_engine **")
         with lifecycle.gate(self.paths, time.monotonic() + GATE_SECONDS):
             status = lib.hs_engine_open(args, out)

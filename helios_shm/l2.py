@@ -81,11 +81,6 @@ class BranchRow:
     time_ns: int
     root: bytes
 
-    @staticmethod
-    def stale() -> BranchRow:
-        """A row of no branch, to be told from others by identity."""
-        return BranchRow("", False, 0, 0, 0, 0, 0, 0, 0, bytes(_ID_SIZE))
-
 
 @contextlib.contextmanager
 def translated(what: str) -> Iterator[None]:

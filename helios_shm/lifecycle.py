@@ -28,10 +28,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from . import l2
+from . import config, l2
 from ._capi import check, ffi, lib
 from .blobs import fsync_directory
 from .config import L1_BYTES_DEFAULT, L1_BYTES_MAX, L1_BYTES_MIN, L1_SHARE_OF_FREE_SHM
@@ -332,6 +333,22 @@ def ring_bytes(wanted: int | None) -> int:
         raise StoreError(f"{SHARED_MEMORY}: {error.strerror}; shared memory is needed") from error
     share = int(status.f_bavail * status.f_frsize * L1_SHARE_OF_FREE_SHM)
     return max(L1_BYTES_MIN, min(L1_BYTES_DEFAULT, share))
+
+
+def open_args(paths: StorePaths, identity: Identity, mode: int, ring_size: int) -> tuple[Any, object]:
+    """What hs_engine_open takes for this store, and what must stay alive with it."""
+    args = ffi.new("hs_open_args *")
+    keep = [
+        ffi.new("char[]", identity.segment_name.encode()),
+        ffi.new("char[]", os.fsencode(paths.participants)),
+    ]
+    args.segment_name, args.participants_path = keep
+    ffi.memmove(args.store_uuid, identity.uuid, 16)
+    ffi.memmove(args.boot_id, identity.boot_id, 16)
+    args.store_device, args.store_inode = identity.device, identity.inode
+    args.ring_size, args.cache_size = ring_size, config.CACHE_BYTES
+    args.mode, args.ephemeral = mode, identity.ephemeral
+    return args, keep
 
 
 # ---- making a store --------------------------------------------------------------------------------------

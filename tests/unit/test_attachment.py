@@ -177,10 +177,12 @@ def test_threads_that_read_from_l2_together_all_get_it(engine: helios_shm.Engine
 TAKE_ALL_SLOTS = """
 import resource, sys
 import helios_shm
+from helios_shm import lifecycle
 from helios_shm._capi import ffi, lib
 resource.setrlimit(resource.RLIMIT_NOFILE, (8192, 8192))
 engine = helios_shm.open(sys.argv[1], l1_bytes=4 << 20)
-args, keep = engine._attachment._open_args()
+attachment = engine._attachment
+args, keep = lifecycle.open_args(attachment.paths, attachment.identity, lib.HS_OPEN_PARTICIPANT, 4 << 20)
 taken = []
 while True:
     out = ffi.new("hs_engine **")
