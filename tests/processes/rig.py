@@ -22,6 +22,8 @@ from typing import Any
 
 import psutil
 
+from helios_shm import lifecycle
+from helios_shm.store import StorePaths
 from tests.programs import untraced
 
 # Nothing here takes this long, unless it hangs.
@@ -182,6 +184,12 @@ def coordinator(path: Path) -> int:
     return int(until(f"a coordinator of {path} runs", lambda: coordinators(path))[0])
 
 
+def is_uncoordinated(path: Path) -> bool:
+    """No coordinator runs, and none is still dying: a process that is being torn down has lost its command line before
+    it gives up its locks."""
+    return not coordinators(path) and not lifecycle.coordinator_runs(StorePaths(path))
+
+
 def segments(path: Path) -> list[Path]:
     """The segments of a store: of it, and of its copies."""
     store = uuid.UUID(json.loads((path / "helios.json").read_text())["helios_shm"]["uuid"])
@@ -191,5 +199,5 @@ def segments(path: Path) -> list[Path]:
 def until_nothing_runs(path: Path) -> None:
     """Wait until a store's coordinator has left, and its segment with it."""
     until(
-        f"coordinator and segment of {path} are gone", lambda: not coordinators(path) and not segments(path)
+        f"coordinator and segment of {path} are gone", lambda: is_uncoordinated(path) and not segments(path)
     )

@@ -18,10 +18,12 @@ from tests.processes.rig import (
     coordinator,
     coordinators,
     is_dead,
+    is_uncoordinated,
     line_of,
     segments,
     start_program,
     until,
+    until_nothing_runs,
     workers,
 )
 
@@ -43,7 +45,7 @@ def kill_coordinator(path: Path) -> int:
     """Kill it, and return when it is dead. Its parent is init, which reaps it, or nobody does."""
     pid = coordinator(path)
     os.kill(pid, signal.SIGKILL)
-    until(f"coordinator {pid} is dead", lambda: pid not in coordinators(path))
+    until(f"coordinator {pid} is dead", lambda: is_dead(pid))
     return pid
 
 
@@ -236,7 +238,7 @@ def kill_everything(program: subprocess.Popen[str], path: Path) -> list[str]:
     os.killpg(program.pid, signal.SIGKILL)
     rest = program.stdout.read()
     program.wait()
-    until("all of them are dead", lambda: all(map(is_dead, pids)) and not coordinators(path))
+    until("all of them are dead", lambda: all(map(is_dead, pids)) and is_uncoordinated(path))
     for stream in (program.stdin, program.stdout, program.stderr):
         assert stream is not None
         stream.close()
@@ -274,9 +276,7 @@ def test_a_program_that_is_killed_is_drained_by_its_coordinator(store_path: Path
     os.killpg(program.pid, signal.SIGKILL)
     assert program.stdout is not None
     program.communicate()
-    until(
-        "coordinator and segment are gone", lambda: not coordinators(store_path) and not segments(store_path)
-    )
+    until_nothing_runs(store_path)
     with helios_shm.open(store_path) as engine:
         head = engine.branch("main").head
         assert {line.split()[1] for line in lines} <= set(head)

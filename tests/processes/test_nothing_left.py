@@ -10,8 +10,8 @@ import pytest
 import helios_shm
 from tests.processes.rig import (
     coordinator,
-    coordinators,
     finish,
+    is_uncoordinated,
     line_of,
     segments,
     start_program,
@@ -135,7 +135,7 @@ def test_store_whose_pool_was_ended_by_ctrl_c(
     program.communicate(timeout=60)
     assert program.returncode != 0
     if ephemeral:
-        until(f"{path} is gone", lambda: not path.exists() and not coordinators(path))
+        until(f"{path} is gone", lambda: not path.exists() and is_uncoordinated(path))
     else:
         until_nothing_runs(path)
         with helios_shm.open(path) as engine:
@@ -151,7 +151,7 @@ def test_ephemeral_store_that_was_closed() -> None:
         names = segments(path)
         assert len(names) == 1
     until("store and segment are gone", lambda: not path.exists() and not any(map(Path.exists, names)))
-    until("its coordinator is gone", lambda: not coordinators(path))
+    until("its coordinator is gone", lambda: is_uncoordinated(path))
     assert not list(path.parent.glob(f"*{path.name}*"))
 
 
@@ -171,7 +171,7 @@ signal.pause()
     os.kill(coordinator(path), signal.SIGKILL)
     program.kill()
     program.communicate()
-    until("its coordinator is dead", lambda: not coordinators(path))
+    until("its coordinator is dead", lambda: is_uncoordinated(path))
     with helios_shm.open(None):
         assert not path.exists() and not segment.exists()
 

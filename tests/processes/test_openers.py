@@ -16,6 +16,7 @@ from helios_shm import Branch, Engine
 from tests.processes.rig import (
     coordinators,
     finish,
+    is_uncoordinated,
     line_of,
     segments,
     start_program,
@@ -249,7 +250,7 @@ def test_a_store_that_was_moved_before_its_coordinator_had_left(store_path: Path
         ws["b"] = b"2"
         assert ws.commit(durable=True).sequence == 2
     until_nothing_runs(moved)
-    until(f"the coordinator of {store_path} is gone", lambda: not coordinators(store_path))
+    until(f"the coordinator of {store_path} is gone", lambda: is_uncoordinated(store_path))
     with helios_shm.open(moved) as engine:
         assert list(engine.branch("main").head) == ["a", "b"]
     assert not store_path.exists()
