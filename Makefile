@@ -3,6 +3,8 @@
 #
 #   make run     parallel tree search over real chess positions
 #   make test    C tests (plain, ASan+UBSan, TSan), C coverage, Python tests with coverage
+#   make crash   the proof: kills, power loss, faults, hostile bytes, models, and seeded bugs that each must find
+#   make soak    the same again and again: make soak HOURS=8
 #   make bench   the measurements, each beside its baseline
 #   make check   ruff, mypy --strict, clang-format; changes nothing (`make format` does)
 #   make clean   removes what was built, and .venv
@@ -22,7 +24,8 @@ C_COVERAGE_MIN := 90
 C_TEST_SECONDS_MAX := 300
 
 .DELETE_ON_ERROR:
-.PHONY: all run test bench check format clean native test-c coverage-c test-python
+HOURS ?= 1
+.PHONY: all run test crash soak bench check format clean native test-c coverage-c test-python
 all: native
 
 # --- the virtual environment: one stamp for each set of extras, so that `make run` fetches no test tools ---
@@ -66,9 +69,10 @@ bench: $(BENCH_VENV) $(NATIVE_STAMP)
 
 # --- C tests: every tests/c/test_*.c with all of csrc, in four flavours under build/c/<flavour>/ ---
 
-FLAVOURS := plain asan tsan coverage
+FLAVOURS := plain pic asan tsan coverage
 C_FLAGS := -std=gnu11 -Wall -Wextra -Wconversion -Werror -fvisibility=hidden -pthread -Icsrc -Itests/c -MMD -MP -g
 C_FLAGS_plain := -O2
+C_FLAGS_pic := -O2 -fPIC
 C_FLAGS_asan := -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 C_FLAGS_tsan := -O1 -fsanitize=thread -Wno-tsan
 C_FLAGS_coverage := -O0 --coverage -fprofile-update=atomic
@@ -91,6 +95,9 @@ build/c/$(1)/test_%: build/c/$(1)/tests/test_%.o build/c/$(1)/libhelios_shm.a
 test-c-$(1): $(C_TESTS:%=run-$(1)-%)
 $(C_TESTS:%=run-$(1)-%): run-$(1)-%: build/c/$(1)/%
 	$$(C_RUN_$(1)) timeout $(C_TEST_SECONDS_MAX) $$<
+.PHONY: flags-$(1)
+flags-$(1):
+	@echo $$(filter-out -MMD -MP,$$(C_FLAGS)) $$(C_FLAGS_$(1))
 -include $(wildcard build/c/$(1)/*/*.d)
 endef
 $(foreach flavour,$(FLAVOURS),$(eval $(call FLAVOUR,$(flavour))))
@@ -113,6 +120,14 @@ test-python: $(TEST_VENV) $(NATIVE_STAMP)
 	$(PY) tests/meta/coverage_floor.py python 90 build/coverage/python.json
 
 test: test-c coverage-c test-python
+
+# --- the proof: tests/crash/__main__.py ---
+
+crash: $(TEST_VENV) $(NATIVE_STAMP)
+	$(PY) -m tests.crash
+
+soak: $(TEST_VENV) $(NATIVE_STAMP)
+	$(PY) -m tests.crash --hours $(HOURS)
 
 # --- style and types ---
 
