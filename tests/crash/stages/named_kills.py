@@ -1,0 +1,342 @@
+"""Kill -9 at each labelled step of worker and coordinator, many times, amid others at work.
+
+    worker steps       four victims at a time, each with a step and an occurrence at which it kills itself; all commit
+                       on the same two branches and on their own; as each dies, another process must be able to commit
+    coordinator steps  one coordinator after the other starts with a step and an occurrence at which it kills itself,
+                       while three workers commit; when it is dead, another must be able to commit durably
+    lost segments      the coordinator is stopped at a step, the workers go on, it goes on or not; then all are killed
+                       and the segment is removed: the disk alone must have all that was acknowledged as durable, and
+                       of the rest a beginning
+
+The acts are tests/crash/workload.py's: commits of one key and of many, large values and blob files, removals,
+detached commits, durable ones, branches made, compared and set, deleted. tests/crash/oracle.py judges after each
+batch, and at the end of each store again from its files, through an engine that has seen nothing of it.
+
+Proven: at each step, at varied occurrences, nothing acknowledged is lost, nothing is applied twice or in part,
+nothing acknowledged moves, and another process is served within a second. Not proven: deaths between the steps
+(random kills), loss of what the disk was told but not synced (power loss).
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import cycle, islice
+from pathlib import Path
+from statistics import median
+
+from tests.crash.stage import Outcome, Run
+from tests.crash.stand import Armoury, Child, Hung, Stand, Watch, armoury, is_stopped
+from tests.crash.tree import Mutant
+from tests.crash.workload import SHARED
+
+TITLE = "named kills"
+SECONDS = 60.0
+
+# Each step of a worker, and up to which occurrence in its life it is to die there.
+WORKER_STEPS = {
+    "claim_before": 10, "claim_after": 10, "append_header": 60, "append_payload": 60, "publish_before": 16,
+    "publish_after": 16, "index_before": 60, "index_after": 60, "head_before": 10, "head_after": 10,
+    "release_before": 10, "release_after": 10, "tag_before": 2, "tag_after": 2, "join_locked": 1, "join_after": 1,
+}  # fmt: skip
+COORDINATOR_STEPS = (
+    "txn_before", "collect_cursors", "collect_heads", "collect_reaped", "txn_after", "locator_after", "marks_after",
+    "free_after", "round_after",
+)  # fmt: skip
+OCCURRENCE_MAX = 3
+ACTS_MAX = 120
+KILL, STOP = 1, 2
+# So long the workers go on beside a coordinator that stands still.
+STANDSTILL_SECONDS = 0.03
+
+WORKER_KILLS = 880
+COORDINATOR_KILLS = 135
+VICTIMS = 4
+# Kills on one store: its branches' states grow with each worker.
+KILLS_A_STORE = 120
+COORDINATORS_A_STORE = 27
+
+MUTANTS = (
+    Mutant(
+        "a round that has begun counts as durable",
+        "helios_shm/attachment.py",
+        "target = self._with_engine(lib.hs_round_target)\n",
+        "target = self._with_engine(lib.hs_round_target) - 1\n",
+        "what is published after the round took its cursors is not in it",
+    ),
+    Mutant(
+        "the drain takes heads after cursors",
+        "csrc/hs_drain.c",
+        """    for (uint32_t slot = 0; slot < HS_BRANCH_SLOTS; slot++) {
+        drain->heads[slot] = head_moved(drain, slot);
+        round.heads += drain->heads[slot] != 0;
+    }
+    HS_STEP(collect_heads);
+    for (uint32_t chunk = 0; chunk < segment->chunk_count; chunk++) cursor_collect(drain, chunk, &round);
+    HS_STEP(collect_cursors);
+""",
+        """    for (uint32_t chunk = 0; chunk < segment->chunk_count; chunk++) cursor_collect(drain, chunk, &round);
+    HS_STEP(collect_cursors);
+    for (uint32_t slot = 0; slot < HS_BRANCH_SLOTS; slot++) {
+        drain->heads[slot] = head_moved(drain, slot);
+        round.heads += drain->heads[slot] != 0;
+    }
+    HS_STEP(collect_heads);
+""",
+        "a head may name what lies beyond the cursors: its record is saved, its nodes are not",
+    ),
+    Mutant(
+        "a round is acknowledged before its transaction",
+        "csrc/hs_drain.c",
+        "    HS_STEP(collect_cursors);\n",
+        """    hs_store_release(&segment->header->rounds_done, round.round);
+    hs_add32_seq_cst(&segment->header->done_bell, 1);
+    hs_futex_wake_all(&segment->header->done_bell);
+    HS_STEP(collect_cursors);
+""",
+        "who waits for durability is told before anything is on disk",
+    ),
+    Mutant(
+        "a lost race is acknowledged",
+        "csrc/hs_commit.c",
+        """    if (!hs_branch_head_compare_and_set(&engine->segment, state->branch->slot, &expected, place))
+        return HS_MOVED; /* E3: linearisation */
+""",
+        """    (void)hs_branch_head_compare_and_set(&engine->segment, state->branch->slot, &expected, place);
+""",
+        "of two commits on the same head one is in nobody's log",
+    ),
+)
+
+
+def steps_in(header: Path) -> list[str]:
+    """The labels of csrc/hs_step.h."""
+    return re.findall(r"\bX\((\w+)\)", header.read_text().partition("#define HS_STEP_ENUM")[0])
+
+
+class Kills:
+    """The stage's state: stores one after the other, and what was reached."""
+
+    def __init__(self, run: Run, outcome: Outcome, arms: Armoury) -> None:
+        self.run = run
+        self.outcome = outcome
+        self.arms = arms
+        self.reached: dict[str, int] = dict.fromkeys((*WORKER_STEPS, *COORDINATOR_STEPS), 0)
+        self.delays: dict[str, list[tuple[float, float]]] = {"worker": [], "coordinator": []}
+        self._stores = 0
+
+    @property
+    def over(self) -> bool:
+        """A seeded bug has been found."""
+        return self.run.mutant is not None and bool(self.outcome.violations)
+
+    # ---- worker steps ----
+
+    def worker_batch(self, stand: Stand, cases: list[tuple[str, int]]) -> None:
+        """Victims that live at the same time, until each is dead; as each dies, another must be able to commit."""
+        victims = {stand.fork(ACTS_MAX, label=label, nth=nth): label for label, nth in cases}
+        ended: list[Child] = []
+        while victims:
+            fds = [child.fd for child in victims]
+            stand.until(
+                "a victim ends", lambda: any(child.is_dead() or child.voice.ended for child in victims), *fds
+            )
+            for child in [child for child in victims if child.is_dead() or child.voice.ended]:
+                label = victims.pop(child)
+                begun = child.kill() if child.voice.ended else 0.0
+                stand.bury([child])
+                ended.append(child)
+                self._count(stand, child, label, begun)
+        stand.settle(ended)
+
+    def _count(self, stand: Stand, child: Child, label: str, begun: float) -> None:
+        if begun:
+            self.outcome.count("not reached")
+            return
+        if child.status != -signal.SIGKILL:
+            return  # it failed: settling says why
+        voice = child.voice
+        self.reached[label] += 1
+        self.outcome.count("kills")
+        self.outcome.count("of workers")
+        self.outcome.count("unacknowledged", len(voice.begun) - len(voice.done))
+        branch = voice.begun[-1].branch if voice.begun and voice.begun[-1].is_shared else SHARED[0]
+        stand.serve_after(
+            voice.begun_ns / 1e9,
+            f"a kill at {label} in act {len(voice.done)} of worker {voice.worker}",
+            branch,
+        )
+
+    def workers(self, count: int) -> None:
+        """So many deaths at the steps of a worker, each step as often as the others."""
+        chance = self.run.chance("workers")
+        plan = islice(cycle(WORKER_STEPS), count)
+        cases = [(label, chance.randint(1, WORKER_STEPS[label])) for label in plan]
+        chance.shuffle(cases)
+        for first in range(0, count, KILLS_A_STORE):
+            mine = cases[first : first + KILLS_A_STORE]
+            with self.attacked("worker steps") as stand:
+                for at in range(0, len(mine), VICTIMS):
+                    self.worker_batch(stand, mine[at : at + VICTIMS])
+                    if self.over:
+                        break
+            self.delays["worker"] += stand.delays
+            if self.over:
+                return
+
+    # ---- coordinator steps ----
+
+    def coordinators(self, count: int) -> None:
+        """So many coordinators, each of which dies at a step."""
+        chance = self.run.chance("coordinators")
+        cases = [
+            (label, chance.randint(1, OCCURRENCE_MAX)) for label in islice(cycle(COORDINATOR_STEPS), count)
+        ]
+        chance.shuffle(cases)
+        for first in range(0, count, COORDINATORS_A_STORE):
+            mine = cases[first : first + COORDINATORS_A_STORE]
+            for label, nth in mine:
+                self.arms.add(label, nth, KILL)
+            self.arms.add("", 0, KILL)
+            with self.attacked("coordinator steps", durable_share=0.3) as stand:
+                dead = 0
+                while dead < len(mine) and not self.over:
+                    self._coordinator_dies(stand, *mine[dead])
+                    # Each that started has taken a step; one of them lives.
+                    for label, _ in mine[dead : (dead := len(mine) - self.arms.waiting())]:
+                        self.reached[label] += 1
+                        self.outcome.count("kills")
+                        self.outcome.count("of coordinators")
+            self.arms.clear()
+            self.delays["coordinator"] += stand.delays
+            if self.over:
+                return
+
+    def _coordinator_dies(self, stand: Stand, label: str, nth: int) -> None:
+        """Workers commit until the coordinator is dead; then others must serve them."""
+        for _ in range(3 - len(stand.children)):
+            stand.fork(400)
+        watch, branch = stand.coordinator(), SHARED[nth % 2]
+        what = f"the coordinator's death at {label}, the {nth}. time"
+        stand.until(what, lambda: watch.is_dead() or self._nudge(stand, branch), watch.fd)
+        stand.serve_after(stand.bury_coordinator(), what, branch, durable=True)
+        self.outcome.count("killed beside", len(stand.children))
+        stand.settle(stand.kill_all())
+
+    @staticmethod
+    def _nudge(stand: Stand, branch: str) -> bool:
+        """See that there is something to write, also when the workers' scripts are at an end."""
+        voice = stand.server.voice
+        if len(voice.done) == len(voice.begun):
+            stand.order(branch, durable=True)
+        return False
+
+    # ---- lost segments ----
+
+    def loss(self, label: str, *, thaw: bool, nth: int) -> None:
+        """The coordinator stands still at a step, workers go on; it may go on as well; all die, the segment is
+        lost."""
+        self.arms.add(label, nth, STOP)
+        with self.attacked(
+            f"{'thawed' if thaw else 'frozen'} at {label}", durable_share=0.3, lost=True
+        ) as stand:
+            watch = stand.coordinator()
+            for _ in range(3):
+                stand.fork(400)
+            stand.until(
+                f"the coordinator stops at {label}",
+                lambda: is_stopped(watch.pid) or self._nudge(stand, SHARED[0]),
+            )
+            begun = sum(len(child.voice.begun) for child in stand.children)
+            end = time.monotonic() + STANDSTILL_SECONDS
+            stand.until("time passes", lambda: time.monotonic() > end)
+            self.outcome.count(
+                "acts meanwhile", sum(len(child.voice.begun) for child in stand.children) - begun
+            )
+            if thaw:
+                self._thaw(stand, watch)
+            self.reached[label] += 1
+        self.outcome.count("segments lost")
+
+    @staticmethod
+    def _thaw(stand: Stand, watch: Watch) -> None:
+        """Let it go on until somebody has been told that a commit is durable."""
+
+        def durable() -> int:
+            return sum(voice.durable_acts for voice in stand.ledger.voices.values())
+
+        before = durable()
+        signal.pidfd_send_signal(watch.fd, signal.SIGCONT)
+        stand.until("a durable commit is acknowledged", lambda: durable() > before)
+
+    # ---- the frame of one store ----
+
+    @contextmanager
+    def attacked(self, what: str, *, durable_share: float = 0.1, lost: bool = False) -> Iterator[Stand]:
+        """One store's life around what is done to it: made before, judged after."""
+        self._stores += 1
+        name = f"store-{self._stores}"
+        where = f"seed {self.run.seed}, {name}: {what}"
+        seed = f"{self.run.seed}/named/{self._stores}"
+        stand = Stand(self.outcome, self.run.directory / name, seed, where, durable_share=durable_share)
+        try:
+            yield stand
+            if lost:
+                stand.leave_by_force()
+            else:
+                stand.settle(stand.kill_all())
+                stand.baseline()
+                stand.leave()
+            stand.audit(segment_lost=lost)
+        except Hung as hung:
+            stand.ledger.violate("hung", str(hung))
+            stand.abandon()
+        except BaseException:
+            stand.abandon()
+            raise
+
+
+def prove(run: Run) -> Outcome:
+    outcome = Outcome()
+    with armoury(run.directory) as arms:
+        kills = Kills(run, outcome, arms)
+        check_steps(run, outcome)
+        kills.workers(run.times(WORKER_KILLS) if run.mutant is None else VICTIMS)
+        chance = run.chance("losses")
+        for label in COORDINATOR_STEPS * run.times(1):
+            for thaw in (False, True):
+                if not kills.over:
+                    kills.loss(label, thaw=thaw, nth=chance.randint(2, 1 + OCCURRENCE_MAX))
+        if not kills.over:
+            kills.coordinators(run.times(COORDINATOR_KILLS))
+    for label, times in kills.reached.items():
+        outcome.expect(
+            times > 0 or run.mutant is not None, f"step {label} was never reached (seed {run.seed})"
+        )
+    tell(outcome, kills.delays)
+    if run.mutant is None:
+        outcome.reached("kills", run.times(1000))
+    return outcome
+
+
+def check_steps(run: Run, outcome: Outcome) -> None:
+    """Every label has its place in this stage."""
+    labels = steps_in(run.tree / "csrc" / "hs_step.h")
+    strange = set(labels) ^ {*WORKER_STEPS, *COORDINATOR_STEPS}
+    outcome.expect(bool(labels) and not strange, f"hs_step.h and this stage differ in {sorted(strange)}")
+
+
+def tell(outcome: Outcome, delays: dict[str, list[tuple[float, float]]]) -> None:
+    """Milliseconds until another was served: the median and the longest, and the longest without the machine's
+    share."""
+    for who, measured in delays.items():
+        if measured:
+            raw = [1000 * each for each, _ in measured]
+            outcome.figures[f"ms to service after a {who}, median"] = round(median(raw), 1)
+            outcome.figures[f"ms, longest ({who})"] = round(max(raw), 1)
+            outcome.figures[f"ms, longest, processor given ({who})"] = round(
+                1000 * max(own for _, own in measured), 1
+            )
