@@ -62,8 +62,9 @@ class Worker:
         """Begin something; ``hear`` has its answer."""
         self._pipe.send((function, arguments))
 
-    def hear(self) -> Any:
-        assert self._pipe.poll(SECONDS_MAX), f"worker {self.pid} does not answer"
+    def hear(self, seconds: float = SECONDS_MAX) -> Any:
+        """The answer to what it was last told, or the exception that it got."""
+        assert self._pipe.poll(seconds), f"worker {self.pid} does not answer"
         good, answer = self._pipe.recv()
         if not good:
             raise answer
