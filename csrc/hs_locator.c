@@ -142,6 +142,14 @@ static int header_check(int fd, uint64_t *capacity) {
     return HS_OK;
 }
 
+/* How many rows there are. The count in the header is what a writer that died, or a power cut, has made of it. */
+static uint64_t rows_count(const hs_locator *locator) {
+    uint64_t count = 0, capacity = (locator->bucket_mask + 1) * HS_LOCATOR_WAYS;
+    for (uint64_t row = 0; row < capacity; row++)
+        count += hs_load_relaxed(&locator->rows[row]) != 0; /* relaxed: the one who writes is the caller */
+    return count;
+}
+
 int hs_locator_open(const char *path, int writable, hs_locator **out) {
     int fd = open(path, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0) return errno == ENOENT ? HS_NOT_FOUND : hs_err_system(errno);
@@ -156,6 +164,7 @@ int hs_locator_open(const char *path, int writable, hs_locator **out) {
         hs_locator_close(locator);
         return HS_CORRUPT;
     }
+    if (writable) hs_store_relaxed(&locator->header->rows, rows_count(locator)); /* relaxed: a count */
     *out = locator;
     return HS_OK;
 }

@@ -224,6 +224,24 @@ static void a_torn_checkpoint_counts_as_none(void) {
     hs_locator_close(locator);
 }
 
+/* A power cut kept the header and lost rows, or the other way round; a writer died having entered rows and not counted
+ * them. Whoever opens the file to go on counts what is there, or the table would be taken for fuller or emptier for ever. */
+static void rows_are_counted_anew_by_who_goes_on_writing(void) {
+    hs_locator *locator = fresh(1024);
+    CHECK_EQ_INT(pack_enter(locator, 1, 0, 100), HS_OK);
+    hs_locator_close(locator);
+    const uint64_t lie = 77;
+    write_at((off_t)offsetof(hs_locator_header, rows), &lie, 8);
+    REQUIRE(hs_locator_open(path, 0, &locator) == HS_OK);
+    CHECK_EQ_INT(info_of(locator).rows, 77);
+    hs_locator_close(locator);
+    REQUIRE(hs_locator_open(path, 1, &locator) == HS_OK);
+    CHECK_EQ_INT(info_of(locator).rows, 100);
+    CHECK_EQ_INT(pack_enter(locator, 2, 100, 1024 / 10 * 7 - 100), HS_OK);
+    CHECK_EQ_INT(pack_enter(locator, 3, 2000, 1), HS_WAIT);
+    hs_locator_close(locator);
+}
+
 /* Whatever stands in the rows: no crash, no endless probe, answers within bounds; nothing else is promised of garbage. */
 static void garbage_in_the_rows_is_harmless(void) {
     hs_locator_close(fresh(1024));
@@ -272,6 +290,7 @@ int main(void) {
     RUN(a_new_file_is_private_and_never_replaces_one);
     RUN(files_of_another_kind_are_refused);
     RUN(a_torn_checkpoint_counts_as_none);
+    RUN(rows_are_counted_anew_by_who_goes_on_writing);
     RUN(garbage_in_the_rows_is_harmless);
     RUN(packs_whose_count_lies_are_refused);
     unlink(path);
