@@ -73,7 +73,7 @@ FLAVOURS := plain pic asan tsan coverage
 C_FLAGS := -std=gnu11 -Wall -Wextra -Wconversion -Werror -fvisibility=hidden -pthread -Icsrc -Itests/c -MMD -MP -g
 C_FLAGS_plain := -O2
 C_FLAGS_pic := -O2 -fPIC
-C_FLAGS_asan := -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+C_FLAGS_asan := -O1 -fPIC -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 C_FLAGS_tsan := -O1 -fsanitize=thread -Wno-tsan
 C_FLAGS_coverage := -O0 --coverage -fprofile-update=atomic
 # gcc 12's TSan cannot place its shadow when the kernel randomises addresses by more than 28 bits.

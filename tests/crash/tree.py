@@ -27,6 +27,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 # What the compiled module's link needs beside the C core; helios_shm/_ffi_build.py has the same for setuptools.
 _LINK = ("-pthread", "-lrt")
+_SANITIZERS = ("libasan.so", "libubsan.so")
 
 
 @dataclass(frozen=True)
@@ -90,28 +91,44 @@ def mutated(mutant: Mutant, directory: Path) -> Path:
     return root
 
 
-def _copy(root: Path) -> None:
+def sanitized(directory: Path, tree: Path = ROOT) -> tuple[Path, dict[str, str]]:
+    """A copy of a tree whose C core runs under ASan and UBSan, and the environment in which Python can load it."""
+    root = directory / "sanitized"
+    library(tree, "asan")
+    _copy(root, tree)
+    _compiled_module(root, "asan", "-fsanitize=address,undefined")
+    runtimes = [_command(["gcc", f"-print-file-name={name}"], root).strip() for name in _SANITIZERS]
+    return root, {
+        "PYTHONPATH": str(root),
+        "LD_PRELOAD": ":".join(runtimes),
+        # What Python itself never frees is not ours to report.
+        "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1",
+        "PYTHONMALLOC": "malloc",
+    }
+
+
+def _copy(root: Path, tree: Path = ROOT) -> None:
     root.mkdir(parents=True)
     left_out = shutil.ignore_patterns("__pycache__", "_native.c")
     for name in ("csrc", "helios_shm"):
-        shutil.copytree(ROOT / name, root / name, ignore=left_out)
+        shutil.copytree(tree / name, root / name, ignore=left_out)
     for name in ("Makefile", "setup.py", "pyproject.toml"):
-        shutil.copy2(ROOT / name, root / name)
+        shutil.copy2(tree / name, root / name)
     (root / "tests").symlink_to(ROOT / "tests")
-    with _building(ROOT):
-        for objects in sorted((ROOT / "build" / "c").glob("*")):
+    with _building(tree):
+        for objects in sorted((tree / "build" / "c").glob("*")):
             # Without the test programs: a copy needs the objects and the rules' dependencies alone.
             if (objects / "csrc").is_dir():
                 shutil.copytree(objects / "csrc", root / "build" / "c" / objects.name / "csrc")
 
 
-def _compiled_module(root: Path) -> None:
-    """Link the copy's ``_native`` anew: the generated wrapper is ours, the core is the copy's."""
+def _compiled_module(root: Path, flavour: str = "pic", *flags: str) -> None:
+    """Link a copy's ``_native`` anew: the generated wrapper is ours, the core is the copy's."""
     wrapper = _wrapper()
-    archive = library(root, "pic")
+    archive = library(root, flavour)
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     made = root / "helios_shm" / f"_native{suffix}"
-    _command(["gcc", "-shared", "-pthread", "-o", str(made), str(wrapper), str(archive), *_LINK], root)
+    _command(["gcc", "-shared", "-pthread", *flags, "-o", str(made), str(wrapper), str(archive), *_LINK], root)
 
 
 def _wrapper() -> Path:
