@@ -44,12 +44,15 @@ static inline __attribute__((always_inline)) uint64_t absorb_at(uint64_t acc, ui
     return absorb(acc, k, x, y);
 }
 
+/* Without a copy there is no dst to go on from. */
+static inline uint8_t *further(bool copy, uint8_t *dst, size_t bytes) { return copy ? dst + bytes : NULL; }
+
 static inline __attribute__((always_inline)) void sum_stripe(sum_state *s, bool copy, uint8_t *dst,
                                                              const uint8_t *src) {
     s->a0 = absorb_at(s->a0, s->k0, copy, dst, src);
-    s->a1 = absorb_at(s->a1, s->k1, copy, dst + 16, src + 16);
-    s->a2 = absorb_at(s->a2, s->k2, copy, dst + 32, src + 32);
-    s->a3 = absorb_at(s->a3, s->k3, copy, dst + 48, src + 48);
+    s->a1 = absorb_at(s->a1, s->k1, copy, further(copy, dst, 16), src + 16);
+    s->a2 = absorb_at(s->a2, s->k2, copy, further(copy, dst, 32), src + 32);
+    s->a3 = absorb_at(s->a3, s->k3, copy, further(copy, dst, 48), src + 48);
 }
 
 static inline __attribute__((always_inline)) uint64_t sum(const uint64_t seed[2], bool copy, uint8_t *dst,
@@ -57,7 +60,7 @@ static inline __attribute__((always_inline)) uint64_t sum(const uint64_t seed[2]
     sum_state s = {seed[0] ^ P4, seed[0] ^ P5, seed[0] ^ P6, seed[0] ^ P7,
                    seed[1] ^ P0, seed[1] ^ P1, seed[1] ^ P2, seed[1] ^ P3};
     size_t left = size;
-    for (; left >= 64; left -= 64, src += 64, dst += copy ? 64 : 0) sum_stripe(&s, copy, dst, src);
+    for (; left >= 64; left -= 64, src += 64, dst = further(copy, dst, 64)) sum_stripe(&s, copy, dst, src);
     if (left > 0) {
         /* Through a private buffer, which is then what is summed and what is stored. */
         uint8_t last[64] = {0};
