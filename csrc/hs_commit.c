@@ -175,6 +175,11 @@ static int head_word(hs_engine *engine, hs_branch_ref *branch, uint64_t *word) {
 }
 
 /* What the branch's head is now: from the private cache, the ring, or (HS_HEAD_IN_L2) from what Python provides. */
+/* Can a commit follow? The numbers of a head are what its record or L2's row says; nobody counts as far as to the last. */
+static bool has_successor(const hs_head *head) {
+    return head->serial < UINT64_MAX && head->sequence < UINT64_MAX && head->incarnation < UINT64_MAX;
+}
+
 static int head_load(hs_call *call, hs_branch_ref *branch, hs_head *out) {
     hs_engine *engine = call->engine;
     uint64_t tried = 0;
@@ -191,6 +196,7 @@ static int head_load(hs_call *call, hs_branch_ref *branch, hs_head *out) {
             if (status != HS_OK) return status;
         }
         *out = *known;
+        if (!has_successor(known)) return HS_CORRUPT;
         return HS_OK;
     }
 }

@@ -222,6 +222,24 @@ static void head_that_only_l2_has_suspends_the_commit(void) {
     rig_close(&r);
 }
 
+/* A row that says the last of all serials: the commit after it would have none, and an assertion ended the process. */
+static void head_without_a_successor_is_corrupt(void) {
+    static const uint64_t last[][3] = {{UINT64_MAX, 1, 1}, {9, UINT64_MAX, 1}, {9, 1, UINT64_MAX}};
+    for (size_t i = 0; i < sizeof last / sizeof *last; i++) {
+        rig r;
+        rig_open(&r, 4);
+        hs_branch_ref ref = rig_branch("far");
+        uint8_t base[40] = {0};
+        memcpy(base, r.empty, 32);
+        CHECK_EQ_INT(put(&r, 0, &ref, base, "k", "v"), HS_HEAD_IN_L2);
+        REQUIRE(hs_branch_provide(&r.call[0], &ref, r.call[0].word, r.empty, last[i][0], last[i][1],
+                                  last[i][2], 0) == HS_OK);
+        CHECK_EQ_INT(hs_commit_continue(&r.call[0]), HS_CORRUPT);
+        CHECK(r.call[0].state == NULL);
+        rig_close(&r);
+    }
+}
+
 static void missing_node_suspends_and_a_cancelled_commit_leaves_nothing(void) {
     rig r;
     rig_open(&r, 4);
@@ -373,6 +391,7 @@ int main(void) {
     RUN(nothing_changed_is_no_commit);
     RUN(branch_is_restored_compared_deleted_and_made_anew);
     RUN(head_that_only_l2_has_suspends_the_commit);
+    RUN(head_without_a_successor_is_corrupt);
     RUN(missing_node_suspends_and_a_cancelled_commit_leaves_nothing);
     RUN(commit_larger_than_the_ring_flows_through);
     RUN(two_writers_on_one_branch_lose_nothing);
