@@ -188,7 +188,8 @@ int hs_node_open(const uint8_t *bytes, size_t size, hs_node *out) {
         if (!leaf_values_are_valid(&node)) return HS_CORRUPT;
     } else {
         size_t ids = node.size - HS_NODE_TOTALS_SIZE - node.values;
-        if (ids != 32u * (size_t)node.count || hs_node_keys(&node) < node.count) return HS_CORRUPT;
+        if (ids != 32u * (size_t)node.count || !hs_node_keys_fit(node.count, hs_node_keys(&node)))
+            return HS_CORRUPT;
     }
     *out = node;
     return HS_OK;

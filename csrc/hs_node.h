@@ -26,6 +26,7 @@
 #define HS_NODE_SIZE_MAX    65536u /* no canonical node is larger */
 #define HS_LEVEL_MAX        24u
 #define HS_VALUE_SIZE_MAX   (UINT64_C(1) << 32)
+#define HS_NODE_KEYS_MAX    (UINT64_MAX >> 1) /* below a node, as it says */
 #define HS_NODE_HEAD_SIZE   8u
 #define HS_NODE_TOTALS_SIZE 16u
 #define HS_NODE_FORM_HASHED 255u
@@ -62,6 +63,11 @@ typedef struct hs_key {
     const uint8_t *prefix, *suffix;
     uint32_t prefix_size, suffix_size;
 } hs_key;
+
+/* May a node with so many entries say that so many keys are below it? */
+static inline bool hs_node_keys_fit(unsigned count, uint64_t keys) {
+    return keys >= count && keys <= HS_NODE_KEYS_MAX;
+}
 
 /* Validate canonical form; no byte outside [bytes, bytes + size) is read. HS_OK or HS_CORRUPT. */
 int hs_node_open(const uint8_t *bytes, size_t size, hs_node *out);

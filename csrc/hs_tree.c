@@ -46,6 +46,14 @@ static int keys_of_children(hs_tree *tree, hs_cached *parent, unsigned from, uns
     return HS_OK;
 }
 
+/* A range has no more keys than all of the tree, unless totals lie. */
+static int count_check(hs_tree *tree, const uint8_t root[32], uint64_t keys) {
+    uint64_t all, value_bytes;
+    int status = hs_tree_totals(tree, root, &all, &value_bytes);
+    if (status != HS_OK) return status;
+    return keys <= all ? HS_OK : HS_CORRUPT;
+}
+
 /* Number of keys below `key`. On the way down, the children on the shorter side are summed. */
 static int keys_below(hs_tree *tree, const uint8_t root[32], const uint8_t *key, size_t key_size,
                       uint64_t *keys) {
@@ -81,7 +89,9 @@ int hs_tree_count(hs_tree *tree, const uint8_t root[32], const hs_range *range, 
         status = keys_below(tree, root, range->stop, range->stop_size, &below_stop);
     else
         status = hs_tree_totals(tree, root, &below_stop, &value_bytes);
-    if (status == HS_OK) *keys = below_stop > below_start ? below_stop - below_start : 0;
+    uint64_t count = below_stop > below_start ? below_stop - below_start : 0;
+    if (status == HS_OK) status = count_check(tree, root, count);
+    if (status == HS_OK) *keys = count;
     return status;
 }
 

@@ -446,6 +446,7 @@ static int patch_put(hs_apply *a, const patch *p, bool resized) {
     else
         above->more_bytes = patch_values(a, p, old, bytes);
     above->keys = hs_node_keys(old) + above->more_keys;
+    if (!hs_node_keys_fit(node.count, above->keys)) return HS_CORRUPT;
     above->value_bytes = hs_node_value_bytes(old) + above->more_bytes;
     hs_store_u64(bytes + node.size - 16, above->keys);
     hs_store_u64(bytes + node.size - 8, above->value_bytes);
@@ -738,6 +739,7 @@ static int entries_totals(hs_apply *a, unsigned d, uint64_t *keys, uint64_t *val
 /* Entries 0..d become a node of the stage. */
 static int node_put(hs_apply *a, unsigned d, const hs_cached *replaced, uint64_t keys, uint64_t value_bytes) {
     hs_node node;
+    if (a->level && !hs_node_keys_fit(d + 1, keys)) return HS_CORRUPT; /* the totals below lie */
     change *above = out_take(a, &a->entries[d].node.key);
     if (!above) return HS_NO_MEMORY;
     hs_node_build(a->level, &a->entries[0].node, sizeof(entry), d + 1, keys, value_bytes,

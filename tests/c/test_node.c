@@ -177,6 +177,20 @@ static void value_of_inline_size_may_not_be_hashed(void) {
     CHECK_EQ_INT(hs_node_open(golden, size, &node), HS_CORRUPT);
 }
 
+/* No sum of keys may overflow, nor be more than Python's len() can say. */
+static void inner_node_says_a_possible_number_of_keys(void) {
+    static const struct {
+        uint64_t keys;
+        int status;
+    } cases[] = {{1, HS_CORRUPT}, {2, HS_OK}, {HS_NODE_KEYS_MAX, HS_OK}, {HS_NODE_KEYS_MAX + 1, HS_CORRUPT}};
+    size_t size = golden_find("inner");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        hs_node node;
+        hs_store_u64(golden + size - 16, cases[i].keys);
+        CHECK_EQ_INT(hs_node_open(golden, size, &node), cases[i].status);
+    }
+}
+
 static void keys_are_ordered_by_bytes(void) {
     static const struct {
         const char *prefix, *suffix, *other;
@@ -201,6 +215,7 @@ int main(void) {
     RUN(every_other_size_is_refused);
     RUN(what_breaks_a_rule_is_refused);
     RUN(value_of_inline_size_may_not_be_hashed);
+    RUN(inner_node_says_a_possible_number_of_keys);
     RUN(keys_are_ordered_by_bytes);
     return hs_test_report();
 }

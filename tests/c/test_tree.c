@@ -334,7 +334,7 @@ static void false_totals_do_no_harm(void) {
     put_node(0, entries[0], 256, 256, low);
     put_node(0, entries[1], 256, 256, high);
     hs_node_entry top[] = {inner_entry("k0255", low), inner_entry("k0511", high)};
-    for (uint64_t lie = 2; lie; lie = lie == 2 ? 17 : lie == 17 ? UINT64_MAX : 0) {
+    for (uint64_t lie = 2; lie; lie = lie == 2 ? 17 : lie == 17 ? HS_NODE_KEYS_MAX : 0) {
         put_node(1, top, 2, lie, id);
         for (size_t removes = 1; removes <= 512; removes *= 2) {
             static hs_edit edits[512];
@@ -344,6 +344,30 @@ static void false_totals_do_no_harm(void) {
             CHECK(status == HS_OK || status == HS_CORRUPT);
         }
     }
+    hs_nodes_close(&nodes, &tree);
+}
+
+/* A count is where false totals could show: as more keys than there are, or, below zero, as nearly 2^64. */
+static void a_count_that_cannot_be_is_corrupt(void) {
+    uint8_t low[32], high[32], id[32];
+    uint64_t keys = 7;
+    hs_range range = {
+        .start = (const uint8_t *)"b", .start_size = 1, .stop = (const uint8_t *)"d", .stop_size = 1};
+    hs_nodes_open(&nodes, &tree, (size_t)1 << 20);
+    hs_node_entry ab[] = {leaf_entry("a"), leaf_entry("b")}, cd[] = {leaf_entry("c"), leaf_entry("d")};
+    put_node(0, ab, 2, 2, low);
+    put_node(0, cd, 2, 2, high);
+    hs_node_entry top[] = {inner_entry("b", low), inner_entry("d", high)};
+    put_node(1, top, 2, 4, id);
+    CHECK_EQ_INT(hs_tree_count(&tree, id, &range, &keys), HS_OK);
+    CHECK_EQ_INT(keys, 2);
+    hs_node_entry ac[] = {leaf_entry("a"), leaf_entry("aa"), leaf_entry("ab"), leaf_entry("b")};
+    put_node(0, ac, 4, 4, low);
+    hs_node_entry lying[] = {inner_entry("b", low), inner_entry("d", high)};
+    put_node(1, lying, 2, 2, id); /* six keys, says two: those before "d" are five */
+    range.start = NULL;
+    CHECK_EQ_INT(hs_tree_count(&tree, id, &range, &keys), HS_CORRUPT);
+    CHECK_EQ_INT(keys, 2);
     hs_nodes_close(&nodes, &tree);
 }
 
@@ -358,5 +382,6 @@ int main(void) {
     RUN(a_child_that_is_not_what_its_parent_says_is_corrupt);
     RUN(subtrees_out_of_order_are_corrupt);
     RUN(false_totals_do_no_harm);
+    RUN(a_count_that_cannot_be_is_corrupt);
     return hs_test_report();
 }
