@@ -15,6 +15,7 @@ gets through, has a deadline, and sees to it that a coordinator runs.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -25,7 +26,7 @@ from typing import Any, Literal, Protocol, SupportsIndex
 
 from . import blobs, codec, config, lifecycle
 from ._capi import check, error, ffi, lib
-from .errors import BusyError, CapacityError, ClosedError, CorruptError, NotFoundError
+from .errors import BusyError, CapacityError, ClosedError, CorruptError, HeliosError, NotFoundError
 from .l2 import BranchRow, Reader
 
 RECORD_BYTES_MAX = 66048
@@ -415,9 +416,10 @@ class Attachment:
             lifecycle.ensure_coordinator(self.paths)
 
     def look_after(self) -> None:
-        """Now and then: see that a coordinator runs."""
+        """Now and then: see that a coordinator runs. Best effort: who waits for one hears why there is none."""
         if not self.private:
-            lifecycle.ensure_coordinator(self.paths)
+            with contextlib.suppress(HeliosError):
+                lifecycle.ensure_coordinator(self.paths)
 
     def _who_holds_what(self) -> str:
         stats = self.stats()

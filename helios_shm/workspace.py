@@ -22,7 +22,7 @@ from . import blobs, codec, config, hashing
 from ._capi import error, ffi, lib
 from .attachment import Attachment, Call, Deadline, suspended
 from .commit import Commit, commit_from_record
-from .errors import BusyError, ConflictError, NotFoundError, ReadOnlyError
+from .errors import BusyError, ConflictError, HeliosError, NotFoundError, ReadOnlyError
 from .mapping import EVERYTHING, Bounds, Items, Keys, Values, bounds_of, encode_path, within
 from .record import RECORD_BASE, RECORD_ROOT
 from .snapshot import Snapshot, bind_workspace, make_snapshot
@@ -347,10 +347,11 @@ class Workspace(MutableMapping[str, bytes]):
     def _wait_durable(self, commit: Commit) -> None:
         try:
             self._attachment.wait_durable(Deadline(config.DURABLE_DEADLINE), "a durable commit")
-        except BusyError as late:
+        except (HeliosError, MemoryError) as late:
+            # Whatever it is, the head has moved; any other error would say that nothing did.
             raise BusyError(
                 f"{late}; the commit itself happened: do not repeat it, call sync()", commit
-            ) from None
+            ) from late
 
     def _conflict(self, head: Snapshot, what: str) -> ConflictError:
         """All edits whose keys differ between base and head, in order, with the three values."""
