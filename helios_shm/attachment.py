@@ -115,8 +115,9 @@ class Attachment:
         self._engine: Any = None
         self.segment = 0  # how many segments it has been attached to: words of one mean nothing in another
         self._seen_once: set[bytes] = set()
-        # A store on a file system that cannot be written has no coordinator and no other processes' commits.
-        self.private = not lifecycle.is_writable(paths)
+        # A store on a file system that cannot be written has no coordinator and no other processes' commits. Who may
+        # commit never gets private memory, which would acknowledge and forget.
+        self.private = readonly and not lifecycle.is_writable(paths)
         self.reader = Reader(paths, lock=not self.private)
         try:
             self._attach()

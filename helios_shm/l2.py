@@ -14,6 +14,7 @@ out copies only. Nobody but LMDB itself opens ``lock.mdb``.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import struct
@@ -437,7 +438,7 @@ class Reader:
             self._shared.users += 1
         self._lock = self._shared.lock
         try:
-            with self._lock:
+            with self._lock, translated(f"opening {self._paths.db}"):
                 self._begin().abort()
         except BaseException:
             self.close()
@@ -450,9 +451,8 @@ class Reader:
                 try:
                     env = _environment(self._paths.db, readonly=True, lock=self._lock_file)
                     break
-                except (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError):
-                    raise
                 except lmdb.Error:
+                    # The permanent ones too: a read that was cut short looks like another kind of file.
                     if pause is None:
                         raise
                     time.sleep(pause)
@@ -766,7 +766,12 @@ class Writer:
             return int(self._env.reader_check())
 
 
+@functools.cache
 def boot_id() -> bytes:
-    """Names this boot of the machine, 16 bytes."""
-    text = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+    """Names this boot of the machine, 16 bytes. StoreError."""
+    path = Path("/proc/sys/kernel/random/boot_id")
+    try:
+        text = path.read_text(encoding="ascii")
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror}") from error
     return bytes.fromhex(text.strip().replace("-", ""))

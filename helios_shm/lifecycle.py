@@ -18,6 +18,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import stat
 import struct
 import sys
 import tempfile
@@ -34,7 +35,7 @@ import psutil
 
 from . import config, l2
 from ._capi import check, ffi, lib
-from .blobs import fsync_directory
+from .blobs import fsync_directory, write_all
 from .config import L1_BYTES_DEFAULT, L1_BYTES_MAX, L1_BYTES_MIN, L1_SHARE_OF_FREE_SHM
 from .errors import (
     BusyError,
@@ -54,6 +55,7 @@ from .store import (
     info_bytes,
     info_read,
     is_vacant,
+    may_write,
 )
 from .store import StorePaths as StorePaths
 
@@ -85,7 +87,8 @@ def _lock_open(path: Path) -> int:
 
 
 def _lock_close(fd: int) -> None:
-    with _held_lock:
+    """Nothing was written to a lock file, so an error of close says nothing; the descriptor is gone all the same."""
+    with _held_lock, contextlib.suppress(OSError):
         _held.discard(fd)
         os.close(fd)
 
@@ -115,6 +118,14 @@ def _missing_as_not_found(paths: StorePaths) -> Iterator[None]:
         raise StoreError(f"{error.filename or paths.root}: {error.strerror}") from error
 
 
+@contextlib.contextmanager
+def _as_store_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror}") from error
+
+
 # ---- the gate --------------------------------------------------------------------------------------------
 
 
@@ -141,45 +152,48 @@ def gate(paths: StorePaths, deadline: float | None = None) -> Iterator[None]:
 
 def _flock_wait(fd: int, deadline: float | None, paths: StorePaths) -> None:
     pause = _GATE_PAUSE_MIN
-    while not _flock_try(fd):
+    while not _flock_try(fd, paths.gate):
         if deadline is not None and time.monotonic() >= deadline:
             raise BusyError(f"{paths.gate}: another process holds it and does not go on; is one stopped?")
         time.sleep(pause)
         pause = min(2 * pause, _GATE_PAUSE_MAX)
 
 
-def _flock_try(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def _flock_try(fd: int, path: Path) -> bool:
+    with _as_store_error(path):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
 
 def _is_named(fd: int, path: Path) -> bool:
-    try:
-        named = os.stat(path)
-    except OSError:
-        return False
-    held = os.fstat(fd)
-    return (held.st_dev, held.st_ino) == (named.st_dev, named.st_ino)
+    with _as_store_error(path):
+        try:
+            named = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        held = os.fstat(fd)
+        return (held.st_dev, held.st_ino) == (named.st_dev, named.st_ino)
 
 
 # ---- the coordinator lock --------------------------------------------------------------------------------
 
 
 def _range_is_locked(path: Path, size: int) -> bool:
-    """Does anybody hold an OFD or POSIX lock on the file's first bytes? Looks; takes nothing."""
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return False
-    try:
-        asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, size, 0)
-        kind = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0]
-        return bool(kind != fcntl.F_UNLCK)
-    finally:
-        os.close(fd)
+    """Does anybody hold an OFD or POSIX lock on the file's first bytes? Looks; takes nothing. Raises StoreError."""
+    with _as_store_error(path):
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return False
+        try:
+            asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, size, 0)
+            kind = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0]
+            return bool(kind != fcntl.F_UNLCK)
+        finally:
+            os.close(fd)
 
 
 class CoordinatorLock:
@@ -190,15 +204,19 @@ class CoordinatorLock:
         self._fd = -1
 
     def take(self) -> bool:
-        """Take it if it is free; False if another process has it."""
-        fd = _lock_open(self._path)
-        try:
-            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0))
-        except (BlockingIOError, PermissionError):
-            _lock_close(fd)
-            return False
-        self._fd = fd
-        return True
+        """Take it if it is free; False if another process has it. Raises StoreError."""
+        with _as_store_error(self._path):
+            fd = _lock_open(self._path)
+            try:
+                fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0))
+            except (BlockingIOError, PermissionError):
+                _lock_close(fd)
+                return False
+            except BaseException:
+                _lock_close(fd)
+                raise
+            self._fd = fd
+            return True
 
     def release(self) -> None:
         if self._fd >= 0:
@@ -230,7 +248,7 @@ def ensure_coordinator(paths: StorePaths) -> bool:
             return False
         fd = _lock_open(paths.start_lock)
     try:
-        if not _flock_try(fd):
+        if not _flock_try(fd, paths.start_lock):
             return False
         # It is looked at again inside the lock: one may have become coordinator and dropped the start lock meanwhile.
         if coordinator_runs(paths) or _failed_just_now(paths):
@@ -315,8 +333,8 @@ def identify(paths: StorePaths) -> Identity:
 
 
 def is_writable(paths: StorePaths) -> bool:
-    """Can this process write to the store's directory and lock its files?"""
-    return all(os.access(path, os.W_OK) for path in (paths.root, paths.locks, paths.db / "lock.mdb"))
+    """Can this process write to the store's directory and lock its files? StoreError if that cannot be told."""
+    return all(may_write(path) for path in (paths.root, paths.locks, paths.db / "lock.mdb"))
 
 
 def ring_bytes(wanted: int | None) -> int:
@@ -408,8 +426,9 @@ def _create_beside(paths: StorePaths, ephemeral: bool) -> None:
         if not (paths.root.is_dir() and is_vacant(paths.root)):
             raise
         return _create_inside(paths, ephemeral)
-    fd = _directory_lock(building.root)
+    fd = -1
     try:
+        fd = _directory_lock(building.root)
         _fill(building, ephemeral)
         if _rename_into_place(building, paths):
             if not ephemeral:
@@ -417,7 +436,8 @@ def _create_beside(paths: StorePaths, ephemeral: bool) -> None:
             return None
     finally:
         shutil.rmtree(building.root, ignore_errors=True)
-        _lock_close(fd)
+        if fd >= 0:
+            _lock_close(fd)
     return _create_inside(paths, ephemeral)
 
 
@@ -454,7 +474,11 @@ def _directory_lock(path: Path) -> int:
     with _held_lock:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         _held.add(fd)
-    fcntl.flock(fd, fcntl.LOCK_EX)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    except BaseException:
+        _lock_close(fd)
+        raise
     return fd
 
 
@@ -465,11 +489,11 @@ def _leftovers_remove(paths: StorePaths) -> None:
         if not name.startswith(prefix):
             continue
         path = paths.root.parent / name
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, StoreError):
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 # A creator takes its lock right after mkdir; a directory with nothing in it may be that young.
-                if _flock_try(fd) and os.listdir(path):
+                if _flock_try(fd, path) and os.listdir(path):
                     shutil.rmtree(path, ignore_errors=True)
             finally:
                 os.close(fd)
@@ -495,7 +519,7 @@ def _write_synced(path: Path, data: bytes, *, sync: bool) -> None:
     temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, data)
+        write_all(fd, memoryview(data))
         if sync:
             os.fsync(fd)
     finally:
@@ -518,15 +542,25 @@ def create_ephemeral() -> StorePaths:
 
 
 def sweep_ephemeral() -> int:
-    """Remove this user's ephemeral stores whose processes are all gone, with their segments. Returns how many."""
+    """Remove this user's ephemeral stores whose processes are all gone, with their segments, and what is left of those
+    that were never finished. Best effort. Returns how many."""
     removed = 0
     root = Path(os.path.realpath(tempfile.gettempdir()))
-    for entry in os.scandir(root):
-        if not entry.name.startswith(EPHEMERAL_PREFIX) or not entry.is_dir(follow_symlinks=False):
-            continue
+    names: list[str] = []
+    with contextlib.suppress(OSError):
+        names = [name for name in os.listdir(root) if name.lstrip(".").startswith(EPHEMERAL_PREFIX)]
+    for name in names:
         with contextlib.suppress(OSError, StoreError, NotFoundError, BusyError):
-            if entry.stat(follow_symlinks=False).st_uid == os.geteuid() and not _creator_lives(entry.name):
-                removed += _sweep_one(StorePaths(root / entry.name))
+            status = os.lstat(root / name)
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+                continue
+            if _creator_lives(name.lstrip(".")):
+                continue
+            if name.startswith("."):
+                shutil.rmtree(root / name)
+                removed += 1
+            else:
+                removed += _sweep_one(StorePaths(root / name))
     return removed
 
 

@@ -27,6 +27,9 @@ from .errors import FormatError, NotFoundError, StoreError
 FORMAT_VERSION = 1
 INFO_NAME = "helios.json"
 
+# access(2): what says no, rather than that it could not be told.
+_NOT_WRITABLE = frozenset((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.ETXTBSY))
+
 # statfs(2): file systems whose locks or mappings do not hold between machines, or not at all.
 _NETWORK_FILE_SYSTEMS = {
     0x6969: "NFS",
@@ -203,6 +206,20 @@ def _file_system_kind(directory: Path) -> int:
 
 
 def identity(root: Path) -> tuple[int, int]:
-    """(device, inode) of the store's directory: tells a copy from its original."""
-    status = os.stat(root)
+    """(device, inode) of the store's directory: tells a copy from its original. StoreError."""
+    try:
+        status = os.stat(root)
+    except OSError as error:
+        raise StoreError(f"{root}: {error.strerror}") from error
     return status.st_dev, status.st_ino
+
+
+def may_write(path: Path) -> bool:
+    """May this process write there? StoreError if the system does not say: ``os.access`` would call that a no."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.access(os.fsencode(path), os.W_OK) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in _NOT_WRITABLE:
+        return False
+    raise StoreError(f"{path}: {os.strerror(number)}")
