@@ -30,9 +30,12 @@ _NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 # (device, inode, id) of files whose hash this process has seen to be right; bounded, since it only saves time.
 _CHECKED_MAX = 1 << 16
 _checked: set[tuple[int, int, bytes]] = set()
+# (device, inode) of files whose sync has failed, and which have not been replaced since.
+_unsynced: set[tuple[int, int]] = set()
 
 
-def _write_all(fd: int, data: memoryview) -> None:
+def write_all(fd: int, data: memoryview) -> None:
+    """Write all of it, however little the system takes at a time."""
     done = 0
     while done < len(data):
         done += os.write(fd, data[done : done + (1 << 30)])
@@ -80,14 +83,16 @@ def _is_there(path: Path, view: memoryview) -> bool:
     return all(found[at : at + _COMPARE_SIZE] == view[at : at + _COMPARE_SIZE] for at in places)
 
 
-def _write(path: Path, view: memoryview) -> None:
+def _write(path: Path, view: memoryview, *, synced: bool = False) -> None:
     with contextlib.suppress(FileExistsError):
         os.mkdir(path.parent, 0o700)
     temporary = path.parent / f".tmp-{secrets.token_hex(8)}"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        _write_all(fd, view)
+        write_all(fd, view)
         os.fchmod(fd, 0o400)
+        if synced:
+            os.fsync(fd)
         os.rename(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -132,8 +137,30 @@ def read(store: StorePaths, id: bytes, size: int) -> memoryview | None:
     return view
 
 
+def _sync_one(fd: int, path: Path, id: bytes) -> None:
+    """Sync a file; one whose sync failed is written anew. The system drops what it could not write and says so once: a
+    second sync of the same file would succeed and have written nothing. What is mapped is still the value, or its hash
+    says that it is not."""
+    status = os.fstat(fd)
+    file = (status.st_dev, status.st_ino)
+    if file not in _unsynced:
+        try:
+            os.fsync(fd)
+            return
+        except OSError:
+            _unsynced.add(file)
+    view, _ = _map(path)
+    if blake3(view) != id:
+        raise CorruptError(f"value {id.hex()}: {path} holds other bytes than its name says")
+    _write(path, view, synced=True)
+    _unsynced.discard(file)
+
+
 def sync(store: StorePaths, ids: Iterable[bytes]) -> list[bytes]:
-    """Make the files of these values, and their names, durable. Returns the ids whose files are missing."""
+    """Make the files of these values, and their names, durable. Returns the ids whose files are missing.
+
+    Raises OSError, CorruptError: then nothing of them may be taken for durable.
+    """
     missing, directories = [], set()
     for id in ids:
         path = path_of(store, id)
@@ -143,7 +170,7 @@ def sync(store: StorePaths, ids: Iterable[bytes]) -> list[bytes]:
             missing.append(id)
             continue
         try:
-            os.fsync(fd)
+            _sync_one(fd, path, id)
         finally:
             os.close(fd)
         directories.add(path.parent)

@@ -259,7 +259,7 @@ def test_a_copy_of_a_store_has_another_segment(paths: StorePaths, tmp_path: Path
 
 def test_a_store_without_write_permission_is_told(paths: StorePaths, monkeypatch: pytest.MonkeyPatch) -> None:
     assert lifecycle.is_writable(paths)
-    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != paths.locks)
+    monkeypatch.setattr(lifecycle, "may_write", lambda path: path != paths.locks)
     assert not lifecycle.is_writable(paths)
 
 
