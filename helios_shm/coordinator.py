@@ -81,6 +81,8 @@ class LocatorKeeper:
 
     def _recover(self) -> l2.Locator:
         """The table with all of L2's packs in it."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._next_path)  # of a keeper that ended while it grew
         newest = self._writer.newest_pack()
         table = l2.Locator.open(self._paths.locator, writable=True)
         if table is not None:
@@ -159,8 +161,14 @@ class LocatorKeeper:
         return False
 
     def checkpoint(self) -> None:
-        """Have all that is entered on disk."""
-        self.table.checkpoint()
+        """Have all that is entered on disk. If that fails, the file is given up: a second sync of the same pages would
+        succeed and have written nothing. Readers do without; the next keeper builds another."""
+        try:
+            self.table.checkpoint()
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(self._paths.locator)
+            raise
         self._unsynced = 0
 
 
@@ -502,13 +510,13 @@ def _arm_step() -> None:
 def coordinate(paths: StorePaths) -> int:
     """Become the store's coordinator and be it until nobody needs one. Returns the exit status."""
     lock = lifecycle.CoordinatorLock(paths)
-    if not lock.take():
-        return 0
-    lifecycle.start_lock_drop(paths)
-    _log_trim(paths)
-    _arm_step()
     started = time.monotonic()
     try:
+        if not lock.take():
+            return 0
+        lifecycle.start_lock_drop(paths)
+        _log_trim(paths)
+        _arm_step()
         coordinator = Coordinator(paths, lock)
         signal.signal(signal.SIGTERM, lambda *_: coordinator.stop())
         clear_error(paths)
