@@ -167,7 +167,8 @@ void hs_engine_close(hs_engine *engine) {
 }
 
 int hs_engine_after_fork(hs_engine *engine) {
-    if (engine->mode == HS_OPEN_PARTICIPANT && hs_engine_is_named(engine) != 1) return HS_CLOSING;
+    int named = engine->mode == HS_OPEN_PARTICIPANT ? hs_engine_is_named(engine) : 1;
+    if (named != 1) return named == 0 ? HS_CLOSING : named;
     hs_engine_lock(engine);
     int status = engine->self.fd >= 0 ? HS_OK : take_slot(engine);
     hs_cache_after_fork(engine->tree.cache);

@@ -140,17 +140,33 @@ static int map(int fd, const parts *p, uint32_t chunk_count, hs_segment *out) {
     return HS_OK;
 }
 
-/* The inode of this process's pid namespace; 0 if it cannot be told. */
-static uint32_t pid_namespace(void) {
+/* The inode of this process's pid namespace; 0 where there is no such file, which is so for all of this machine. Another
+ * error must not pass for that: nobody else could ever attach to a segment that says 0. */
+static int pid_namespace(uint32_t *out) {
     struct stat file;
-    return stat("/proc/self/ns/pid", &file) == 0 ? (uint32_t)file.st_ino : 0;
+    *out = 0;
+    if (stat("/proc/self/ns/pid", &file) == 0)
+        *out = (uint32_t)file.st_ino;
+    else if (errno != ENOENT && errno != ENOTDIR)
+        return hs_err_system(errno);
+    return HS_OK;
+}
+
+static int random_draw(void *bytes, size_t size) {
+    ssize_t got;
+    do got = getrandom(bytes, size, 0);
+    while (got < 0 && errno == EINTR);
+    return got == (ssize_t)size ? HS_OK : hs_err_system(got < 0 ? errno : EIO);
 }
 
 /* Fill the header of a mapping of zeros; the magic comes last. */
 static int header_fill(hs_segment *segment, const hs_segment_config *config, const parts *p) {
     hs_segment_header *header = segment->header;
     uint64_t random[3];
-    if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random) return hs_err_system(errno);
+    uint32_t namespace;
+    int status = random_draw(random, sizeof random);
+    if (status == HS_OK) status = pid_namespace(&namespace);
+    if (status != HS_OK) return status;
     header->layout_version = HS_LAYOUT_VERSION;
     header->fingerprint = hs_segment_fingerprint();
     memcpy(header->store_uuid, config->store_uuid, 16);
@@ -172,7 +188,7 @@ static int header_fill(hs_segment *segment, const hs_segment_config *config, con
     header->chunk_count = segment->chunk_count;
     header->index_buckets = p->index_buckets;
     header->ephemeral = config->ephemeral;
-    header->pid_namespace = pid_namespace();
+    header->pid_namespace = namespace;
     for (uint32_t i = 0; i < HS_BRANCH_SLOTS; i++)
         hs_store_relaxed(&segment->branches[i].head, HS_WORD_IN_L2 | (i + 1));
     hs_store_relaxed(&header->branch_word_next, HS_BRANCH_SLOTS + 1);
@@ -248,7 +264,10 @@ static int header_check(const hs_segment_header *header, uint64_t file_size,
         return HS_FORMAT;
     if (header->store_device != expected->store_device || header->store_inode != expected->store_inode)
         return HS_FORMAT;
-    return header->pid_namespace == pid_namespace() ? HS_OK : HS_FORMAT;
+    uint32_t namespace;
+    int status = pid_namespace(&namespace);
+    if (status != HS_OK) return status;
+    return header->pid_namespace == namespace ? HS_OK : HS_FORMAT;
 }
 
 static int attach(int fd, const hs_segment_config *expected, hs_segment *out) {

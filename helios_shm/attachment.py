@@ -192,10 +192,15 @@ class Attachment:
         if self.private:
             self._attach()
             return
-        with lifecycle.gate(self.paths, Deadline(config.OPEN_DEADLINE).at):
-            status = lib.hs_engine_after_fork(self._engine)
+        status = lib.HS_CLOSING
+        if self._engine is not None:
+            with lifecycle.gate(self.paths, Deadline(config.OPEN_DEADLINE).at):
+                status = lib.hs_engine_after_fork(self._engine)
         if status == lib.HS_CLOSING or status == lib.HS_FULL:
             # The parent and everybody else has gone, and the segment with them; or no slot is free just now.
+            inherited, self._engine = self._engine, None
+            if inherited is not None:
+                lib.hs_engine_close(inherited)
             self._attach()
         else:
             check(status, f"cannot attach to the shared memory of {self.paths.root} in a forked process")
