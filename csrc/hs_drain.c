@@ -208,8 +208,9 @@ int hs_drain_collect(hs_drain *drain, hs_drain_round *out) {
 /* ---- Packs ---- */
 
 /* Is the entry under this header whole? */
-static bool entry_is_whole(const hs_segment *segment, const hs_entry *header, const uint8_t *payload) {
-    return hs_ring_checksum(segment->seed, header,
+static bool entry_is_whole(const hs_segment *segment, uint32_t generation, const hs_entry *header,
+                           const uint8_t *payload) {
+    return hs_ring_checksum(segment->seed, generation, header,
                             hs_checksum(segment->seed, payload, header->stored_size)) == header->checksum;
 }
 
@@ -236,7 +237,7 @@ static bool entry_look(hs_drain *drain, const range *r, uint32_t chunk, hs_entry
     *units = hs_ring_units(header->stored_size);
     *wanted = header->kind != HS_ENTRY_RECORD && (header->flags & HS_ENTRY_CACHED) == 0;
     if (*units < left) __builtin_prefetch(entry + (size_t)*units * HS_UNIT);
-    if (!*wanted || entry_is_whole(drain->segment, header, *payload)) return true;
+    if (!*wanted || entry_is_whole(drain->segment, r->generation, header, *payload)) return true;
     drain->damaged++;
     *wanted = false;
     return true;

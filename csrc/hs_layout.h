@@ -12,7 +12,7 @@
 #include "hs_atomic.h"
 
 #define HS_SEGMENT_MAGIC  UINT64_C(0x314d48536f696c48) /* "HlioSHM1" */
-#define HS_LAYOUT_VERSION 1u
+#define HS_LAYOUT_VERSION 2u
 
 #define HS_CHUNK_SIZE                                                                                        \
     (UINT32_C(1) << 20)     /* bytes; offsets inside a chunk count 16-byte units, so 16 bits hold them */
@@ -61,7 +61,8 @@ enum hs_codec { HS_CODEC_RAW = 0, HS_CODEC_LZ4 = 1 };
 typedef struct hs_entry {
     uint64_t
         checksum; /* hs_checksum of the 48 bytes after it, seeded by the segment's seed with the payload's own sum
-                         * (same seed) exclusive-or'ed into its first half */
+                         * (same seed) exclusive-or'ed into its first half, and the chunk's generation into its second:
+                         * what a writer that was wrongly taken for dead still writes is no entry of the next use */
     uint64_t raw_size; /* bytes after decoding; of the whole file for BLOB, which has no payload */
     uint32_t
         stored_size; /* bytes of payload, at most HS_ENTRY_PAYLOAD_MAX; equal to raw_size for HS_CODEC_RAW; 0 for BLOB */

@@ -13,8 +13,9 @@ void hs_ring_init(hs_ring *ring, hs_segment *segment, hs_participant *self) {
     ring->self = self;
 }
 
-uint64_t hs_ring_checksum(const uint64_t seed[2], const hs_entry *header, uint64_t payload_sum) {
-    uint64_t seeded[2] = {seed[0] ^ payload_sum, seed[1]};
+uint64_t hs_ring_checksum(const uint64_t seed[2], uint32_t generation, const hs_entry *header,
+                          uint64_t payload_sum) {
+    uint64_t seeded[2] = {seed[0] ^ payload_sum, seed[1] ^ generation};
     return hs_checksum(seeded, &header->raw_size, sizeof *header - offsetof(hs_entry, raw_size));
 }
 
@@ -81,7 +82,8 @@ static int payload_read(const hs_segment *segment, uint64_t place, const hs_entr
     if (header->stored_size <= capacity) {
         const uint8_t *entry = hs_chunk_address(segment, hs_place_chunk(place), hs_place_offset(place));
         uint64_t sum = copy_sum(segment->seed, buffer, entry + sizeof *header, header->stored_size);
-        if (hs_ring_checksum(segment->seed, header, sum) != header->checksum) return HS_CORRUPT;
+        if (hs_ring_checksum(segment->seed, hs_place_generation(place), header, sum) != header->checksum)
+            return HS_CORRUPT;
     }
     if (!still_current(segment, place)) return HS_NOT_FOUND;
     *hit = (hs_ring_hit){.kind = header->kind,
@@ -219,7 +221,7 @@ static uint64_t entry_write(hs_ring *ring, const hs_ring_item *item, uint32_t un
         hs_checksum_copy(ring->segment->seed, entry + sizeof header, item->payload, item->stored_size);
     size_t used = sizeof header + item->stored_size;
     memset(entry + used, 0, (size_t)units * HS_UNIT - used);
-    hs_store_u64(entry, hs_ring_checksum(ring->segment->seed, &header, sum));
+    hs_store_u64(entry, hs_ring_checksum(ring->segment->seed, writer->generation, &header, sum));
     HS_STEP(append_payload);
     uint64_t place = hs_place_make(writer->generation, writer->chunk, writer->end);
     writer->end += units;

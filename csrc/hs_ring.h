@@ -81,8 +81,10 @@ void hs_ring_bell(hs_segment *segment);
 /* Wake it whether it sleeps or gathers: somebody waits for a round. */
 void hs_ring_hurry(hs_segment *segment);
 
-/* An entry's sum, as hs_layout.h says; `payload_sum` is hs_checksum of the payload with the segment's seed. */
-uint64_t hs_ring_checksum(const uint64_t seed[2], const hs_entry *header, uint64_t payload_sum);
+/* An entry's sum in a chunk of that generation, as hs_layout.h says; `payload_sum` is hs_checksum of the payload with the segment's
+ * seed. */
+uint64_t hs_ring_checksum(const uint64_t seed[2], uint32_t generation, const hs_entry *header,
+                          uint64_t payload_sum);
 /* Units that an entry with such a payload takes. */
 static inline uint32_t hs_ring_units(uint32_t stored_size) {
     return (uint32_t)((sizeof(hs_entry) + (uint64_t)stored_size + HS_UNIT - 1) / HS_UNIT);

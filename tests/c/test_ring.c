@@ -358,6 +358,38 @@ static void writer_reaped_while_its_chunk_is_reused_yields_no_wrong_bytes(void) 
     rig_break(&r);
 }
 
+/* Stopped before it wrote, taken for dead, and continued when another owned the chunk: it wrote a whole entry, with a sum that was right
+ * for where it thought it was, over the other's. The head that named the other's record then led to this one. */
+static void late_entry_of_a_reaped_writer_is_whole_in_its_own_use_of_the_chunk_only(void) {
+    rig r;
+    worker old, new;
+    rig_make(&r, 4);
+    worker_join(&r, &old);
+    worker_join(&r, &new);
+    uint8_t late[64], buffer[8] = "late", other[8] = "new";
+    hs_ring_item item = {.kind = HS_ENTRY_RECORD, .payload = buffer, .stored_size = 8, .raw_size = 8};
+    uint64_t first, second;
+    bool added;
+    hs_ring_hit hit;
+    CHECK_EQ_INT(hs_ring_put(&old.ring, &item, &first, &added), HS_OK);
+    uint8_t *at = hs_chunk_address(&r.segment, hs_place_chunk(first), hs_place_offset(first));
+    memcpy(late, at, sizeof late);
+    /* Reaped; its chunk, in which nothing was published, is the first to be claimed again. */
+    hs_store_release(&r.segment.chunks[hs_place_chunk(first)].word,
+                     hs_chunk_word_make(hs_place_generation(first), HS_CHUNK_FREE, 0, 0));
+    hs_store_relaxed(&r.segment.header->claim_hint, hs_place_chunk(first) + 3);
+    item.payload = other;
+    CHECK_EQ_INT(hs_ring_put(&new.ring, &item, &second, &added), HS_OK);
+    CHECK_EQ_INT(hs_ring_flush(&new.ring), HS_OK);
+    REQUIRE(hs_place_chunk(second) == hs_place_chunk(first) && second != first);
+    memcpy(at, late, sizeof late);
+    CHECK_EQ_INT(hs_ring_read(&r.segment, second, buffer, 8, &hit), HS_CORRUPT);
+    CHECK_EQ_INT(hs_ring_flush(&old.ring), HS_REAPED);
+    worker_leave(&old);
+    worker_leave(&new);
+    rig_break(&r);
+}
+
 static void put_after_being_reaped_in_a_full_chunk_says_so(void) {
     rig r;
     worker w;
@@ -542,6 +574,7 @@ int main(void) {
     RUN(old_entry_is_aging_and_gets_a_second_chance);
     RUN(reaped_writer_begins_again);
     RUN(writer_reaped_while_its_chunk_is_reused_yields_no_wrong_bytes);
+    RUN(late_entry_of_a_reaped_writer_is_whole_in_its_own_use_of_the_chunk_only);
     RUN(put_after_being_reaped_in_a_full_chunk_says_so);
     RUN(long_run_of_puts_flushes_by_itself);
     RUN(readers_see_whole_entries_while_the_ring_goes_round);
