@@ -148,7 +148,8 @@ static int head_from_record(hs_engine *engine, const hs_branch_ref *branch, uint
     hs_ring_hit hit;
     hs_record record;
     int status = hs_ring_read(&engine->segment, word, engine->scratch, HS_RECORD_SIZE_MAX, &hit);
-    if (status != HS_OK) return status;
+    if (status != HS_OK) return status == HS_SMALL ? HS_CORRUPT : status;
+    if (hit.kind != HS_ENTRY_RECORD) return HS_CORRUPT;
     status = hs_record_decode(engine->scratch, hit.stored_size, &record);
     if (status != HS_OK) return status;
     if (record.name_size != branch->name_size || memcmp(record.name, branch->name, branch->name_size) != 0)
@@ -174,12 +175,12 @@ static int head_word(hs_engine *engine, hs_branch_ref *branch, uint64_t *word) {
     }
 }
 
-/* What the branch's head is now: from the private cache, the ring, or (HS_HEAD_IN_L2) from what Python provides. */
 /* Can a commit follow? The numbers of a head are what its record or L2's row says; nobody counts as far as to the last. */
 static bool has_successor(const hs_head *head) {
     return head->serial < UINT64_MAX && head->sequence < UINT64_MAX && head->incarnation < UINT64_MAX;
 }
 
+/* What the branch's head is now: from the private cache, the ring, or (HS_HEAD_IN_L2) from what Python provides. */
 static int head_load(hs_call *call, hs_branch_ref *branch, hs_head *out) {
     hs_engine *engine = call->engine;
     uint64_t tried = 0;
@@ -195,8 +196,8 @@ static int head_load(hs_call *call, hs_branch_ref *branch, hs_head *out) {
             if (status == HS_NOT_FOUND) continue;
             if (status != HS_OK) return status;
         }
-        *out = *known;
         if (!has_successor(known)) return HS_CORRUPT;
+        *out = *known;
         return HS_OK;
     }
 }
@@ -607,11 +608,14 @@ int hs_branch_word(hs_call *call, hs_branch_ref *branch) {
 
 int64_t hs_record_get(hs_call *call, uint64_t word) {
     hs_ring_hit hit;
+    hs_record record;
     if (word & HS_WORD_IN_L2) return HS_NOT_FOUND;
     if (call->capacity < HS_RECORD_SIZE_MAX) return HS_ARGUMENT;
     int status = hs_ring_read(&call->engine->segment, word, call->data, HS_RECORD_SIZE_MAX, &hit);
-    if (status != HS_OK) return status;
-    return hit.kind == HS_ENTRY_RECORD ? (int64_t)hit.stored_size : HS_CORRUPT;
+    if (status != HS_OK) return status == HS_SMALL ? HS_CORRUPT : status;
+    if (hit.kind != HS_ENTRY_RECORD) return HS_CORRUPT;
+    status = hs_record_decode(call->data, hit.stored_size, &record);
+    return status == HS_OK ? (int64_t)hit.stored_size : status;
 }
 
 int hs_branch_provide(hs_call *call, hs_branch_ref *branch, uint64_t word, const uint8_t *root,

@@ -380,7 +380,7 @@ class Attachment:
     def provide_head(self, call: Call, ref: Any) -> None:
         """After HS_HEAD_IN_L2: tell the core what L2's row says of the head word that it saw (``call.c.word``)."""
         word = int(call.c.word)
-        row = self.row_of(ffi.buffer(ref.name, ref.name_size)[:].decode(), word)
+        row = self.row_of(ref, word)
         if row is None:
             lib.hs_branch_provide(call.c, ref, word, empty_root(), 0, 0, 0, 0)
         elif row is not Stale.STALE:
@@ -388,15 +388,29 @@ class Attachment:
                 call.c, ref, word, row.root, row.serial, row.sequence, row.incarnation, row.deleted
             )
 
-    def row_of(self, name: str, word: int) -> BranchRow | Literal[Stale.STALE] | None:
+    def row_of(self, ref: Any, word: int) -> BranchRow | Literal[Stale.STALE] | None:
         """L2's row for a head word that the ring has no record of.
 
         None: L2 knows no such branch. STALE: the row is another head's, so the head has moved meanwhile; load it anew.
+        Raises CorruptError if it has not: the ring forgets a head's record only when L2 has a row that names its word.
         """
+        name = ffi.buffer(ref.name, ref.name_size)[:].decode()
         row = self.reader.branch(name)
         if word & WORD_IN_L2 or (row is not None and row.word == word):
             return row
+        if self._head_is(ref, word):
+            raise CorruptError(
+                f"branch {name!r} of {self.paths.root}: its head {word:#x} is neither in shared memory nor in L2"
+            )
         return Stale.STALE
+
+    def _head_is(self, ref: Any, word: int) -> bool:
+        """Is this still the branch's head word?"""
+        call = self.call()
+        try:
+            return bool(lib.hs_branch_word(call.c, ref) == lib.HS_OK and call.c.word == word)
+        finally:
+            self.pool.append(call)
 
     # --- waiting ---
 

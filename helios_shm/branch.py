@@ -20,7 +20,8 @@ from . import config
 from ._capi import check, error, ffi, lib
 from .attachment import WORD_IN_L2, Attachment, Deadline, Stale, empty_root
 from .commit import EPOCH, Commit, commit_from_record
-from .errors import CapacityError, ExistsError, NotFoundError
+from .errors import CapacityError, CorruptError, ExistsError, NotFoundError
+from .l2 import BranchRow
 from .mapping import encode_path
 from .record import RecordHead, record_head
 from .snapshot import Snapshot, make_snapshot
@@ -118,14 +119,19 @@ class Branch:
         record = self._ring_record(word)
         if record is not None:
             return record
-        row = self._attachment.row_of(self._name, word)
+        row = self._attachment.row_of(self._ref, word)
         if row is None or isinstance(row, Stale):
             return row
-        for record in self._attachment.reader.records(self._name, row.serial):
-            return record
-        return Stale.STALE
+        record = next(self._attachment.reader.records(self._name, row.serial), None)
+        if record is None or not _agree(row, record_head(record)):
+            raise CorruptError(
+                f"branch {self._name!r} of {self._attachment.paths.root}: its log in L2 has no commit of serial "
+                f"{row.serial} as its row says"
+            )
+        return record
 
     def _ring_record(self, word: int) -> bytes | None:
+        """The record of this branch at a word, if the ring has it. CorruptError if another branch's is there."""
         if word & WORD_IN_L2:
             return None
         attachment = self._attachment
@@ -134,9 +140,14 @@ class Branch:
             n = lib.hs_record_get(call.c, word)
             if n == lib.HS_NOT_FOUND:
                 return None
-            return bytes(call.data[: check(n, f"a commit record of branch {self._name!r}")])
+            record = bytes(call.data[: check(n, f"a commit record of branch {self._name!r}")])
         finally:
             attachment.pool.append(call)
+        if record_head(record).name != self._name:
+            raise CorruptError(
+                f"branch {self._name!r}: the head word {word:#x} leads to another branch's record"
+            )
+        return record
 
     def _live_record(self) -> bytes | None:
         """The head's record, if the branch exists."""
@@ -287,12 +298,20 @@ class Branch:
             parent = self._ring_record(word)
             if parent is None:
                 break
+            if record_head(parent).serial != head.serial - 1:
+                raise self._broken(head.serial - 1)
             record, head = parent, record_head(parent)
         for record in self._attachment.reader.records(self._name, head.serial - 1):
             head = record_head(record)
             yield record, head
             if head.sequence == 1:
                 return
+        raise self._broken(head.serial - 1)
+
+    def _broken(self, serial: int) -> CorruptError:
+        return CorruptError(
+            f"branch {self._name!r} of {self._attachment.paths.root}: its commit of serial {serial} is nowhere"
+        )
 
     def at(self, when: int | datetime) -> Commit:
         """The commit of a sequence number (1, 2, ...), or the newest one at or before a point in time (aware, or
@@ -321,7 +340,10 @@ class Branch:
         serial = newest.serial - (newest.sequence - sequence)
         row = self._attachment.reader.branch(self._name)
         if row is not None and row.serial >= serial:
-            return next(self._attachment.reader.records(self._name, serial), None)
+            record = next(self._attachment.reader.records(self._name, serial), None)
+            if record is None:
+                raise self._broken(serial)
+            return record
         return next((record for record, head in self._records() if head.sequence == sequence), None)
 
     def wait(self, after: int | None = None, timeout: float | None = None) -> Commit | None:
@@ -343,6 +365,13 @@ class Branch:
                 attachment.pool.append(call)
             record = self._live_record()
         return commit_from_record(record, attachment)
+
+
+def _agree(row: BranchRow, head: RecordHead) -> bool:
+    """Does a branch's row say what its newest record does?"""
+    return (row.serial, row.sequence, row.incarnation, row.time_ns, row.root, row.deleted) == (
+        head.serial, head.sequence, head.incarnation, head.time_ns, head.root, head.deleted,
+    )  # fmt: skip
 
 
 def _touches(commit: Commit, path: str) -> bool:

@@ -49,7 +49,11 @@ _ID_SIZE = 32
 _KIND_AT = 48
 _LOG_HEADER = struct.Struct("<IIQ")  # magic, count, first serial
 _LOG_SUM_SIZE = 32
-_BRANCH = struct.Struct("<BBHI6Qq32s")
+_LOG_PLACES_AT = 16
+_BRANCH = struct.Struct("<BB6s6Qq32s")
+_BRANCH_SUM = slice(2, 8)
+_RECORD_NAME = slice(4, 6)  # of a commit record: the size of its name, which stands at _RECORD_NAME_AT
+_RECORD_NAME_AT = 192
 
 _CANDIDATES_MAX = 512  # all that a probe can meet
 _ATTEMPTS = 8
@@ -88,7 +92,12 @@ def translated(what: str) -> Iterator[None]:
     """LMDB's errors, and the system's, as ours."""
     try:
         yield
-    except (lmdb.CorruptedError, lmdb.PageNotFoundError) as failure:
+    except (
+        lmdb.CorruptedError,
+        lmdb.PageNotFoundError,
+        lmdb.NotFoundError,
+        lmdb.IncompatibleError,
+    ) as failure:
         raise CorruptError(f"{what}: {failure}") from failure
     except (lmdb.InvalidError, lmdb.VersionMismatchError) as failure:
         raise FormatError(f"{what}: {failure}") from failure
@@ -133,22 +142,38 @@ def log_key(name: str, serial: int) -> bytes:
     return name.encode() + b"\0" + serial.to_bytes(8, "big")
 
 
+def _row_sum(name: str, row: bytes) -> bytes:
+    """Six bytes of BLAKE3 over the name and the row without them: LMDB has no sums of its own."""
+    return blake3(name.encode() + b"\0" + row[: _BRANCH_SUM.start] + row[_BRANCH_SUM.stop :])[:6]
+
+
 def row_encode(row: BranchRow) -> bytes:
-    return _BRANCH.pack(
-        1, int(row.deleted), 0, 0, row.word, row.segment_nonce, row.serial, row.sequence, row.incarnation,
+    data = _BRANCH.pack(
+        1, int(row.deleted), bytes(6), row.word, row.segment_nonce, row.serial, row.sequence, row.incarnation,
         row.oldest, row.time_ns, row.root,
     )  # fmt: skip
+    return data[: _BRANCH_SUM.start] + _row_sum(row.name, data) + data[_BRANCH_SUM.stop :]
 
 
 def row_decode(name: str, data: Buffer) -> BranchRow:
-    """CorruptError for anything but version 1 of the row."""
-    try:
-        version, flags, zero, more, *fields = _BRANCH.unpack(data)
-    except struct.error:
-        raise CorruptError(f"branch {name!r}: its row in L2 has {memoryview(data).nbytes} bytes") from None
-    if version != 1 or flags > 1 or zero or more:
+    """CorruptError for anything but version 1 of this branch's row. Copies nothing before the size is right."""
+    size = memoryview(data).nbytes
+    if size != _BRANCH.size:
+        raise CorruptError(f"branch {name!r}: its row in L2 has {size} bytes")
+    version, flags, told, *fields = _BRANCH.unpack(data)
+    if version != 1 or flags > 1:
         raise CorruptError(f"branch {name!r}: its row in L2 is no row of version 1")
+    if _row_sum(name, bytes(data)) != told:
+        raise CorruptError(f"branch {name!r}: its row in L2 fails its checksum")
     return BranchRow(name, bool(flags), *fields)
+
+
+def name_decode(key: bytes) -> str:
+    """A branch's name, as it is a key. CorruptError."""
+    try:
+        return key.decode()
+    except UnicodeDecodeError:
+        raise CorruptError(f"a branch's name in L2 is no UTF-8: {key!r}") from None
 
 
 def create(path: Path, uuid: bytes) -> None:
@@ -258,7 +283,7 @@ class Locator:
 # ---- reading packs ---------------------------------------------------------------------------------------
 
 
-class _Damaged(Exception):
+class Damaged(Exception):
     """A row names the id, but the bytes do not hash to it."""
 
 
@@ -276,6 +301,23 @@ def pack_has(pack: memoryview, row: int, id: bytes) -> bool:
     return row < pack_count(pack) and pack[at : at + _ID_SIZE] == id
 
 
+def pack_id(pack: memoryview, row: int) -> bytes:
+    """The id of a row below ``pack_count``."""
+    at = PACK_HEADER.size + row * PACK_ROW.size
+    return bytes(pack[at : at + _ID_SIZE])
+
+
+def pack_kind(pack: memoryview, row: int) -> int:
+    """What a row below ``pack_count`` says its entry is."""
+    return pack[PACK_HEADER.size + row * PACK_ROW.size + _KIND_AT]
+
+
+def pack_raw_size(pack: memoryview, row: int) -> int:
+    """The size that a row below ``pack_count`` says its entry has, decoded."""
+    size: int = _ROW_TAIL.unpack_from(pack, PACK_HEADER.size + row * PACK_ROW.size + _ID_SIZE)[2]
+    return size
+
+
 def pack_find(pack: memoryview, id: bytes) -> int | None:
     """The row of this id, from the table of contents."""
     table = bytes(pack[PACK_HEADER.size : PACK_HEADER.size + pack_count(pack) * PACK_ROW.size])
@@ -286,33 +328,57 @@ def pack_find(pack: memoryview, id: bytes) -> int | None:
 
 
 def pack_entry(pack: memoryview, row: int, id: bytes) -> Entry:
-    """Decode and check the row's bytes. _Damaged if they are not those that ``id`` names."""
+    """Decode and check the row's bytes. Damaged if they are not those that ``id`` names."""
     at = PACK_HEADER.size + row * PACK_ROW.size + _ID_SIZE
     offset, stored, raw_size, kind, codec = _ROW_TAIL.unpack_from(pack, at)
     if kind == BLOB:
         return Entry(BLOB, b"", raw_size)
     if kind not in (NODE, VALUE) or offset + stored > len(pack):
-        raise _Damaged(f"row {row} names a place outside its pack")
+        raise Damaged(f"row {row} names a place outside its pack")
     try:
         raw = decode(codec, pack[offset : offset + stored], raw_size)
     except CorruptError as failure:
-        raise _Damaged(str(failure)) from failure
+        raise Damaged(str(failure)) from failure
     if blake3(raw) != id:
-        raise _Damaged("the bytes have another hash")
+        raise Damaged("the bytes have another hash")
     return Entry(kind, raw, raw_size)
 
 
-def log_records(block: bytes, what: str) -> tuple[int, list[memoryview]]:
-    """(first serial, records) of a log block whose sum holds. CorruptError."""
+def log_block(value: memoryview, what: str) -> bytes:
+    """A copy of a log block, if it is as long as its own table says: what LMDB says may lead beyond the file's end."""
+    count = _LOG_HEADER.unpack_from(value)[1] if len(value) >= _LOG_HEADER.size else len(value)
+    end_at = _LOG_PLACES_AT + 4 * count
+    if end_at + 4 + _LOG_SUM_SIZE > len(value):
+        raise CorruptError(f"{what}: it is cut short")
+    if int.from_bytes(value[end_at : end_at + 4], "little") + _LOG_SUM_SIZE != len(value):
+        raise CorruptError(f"{what}: it has another size than it says")
+    return bytes(value)
+
+
+def log_records(block: bytes, name: str, what: str) -> tuple[int, list[memoryview]]:
+    """(first serial, records) of a log block of this branch whose sum holds. CorruptError."""
     if (
         len(block) < _LOG_HEADER.size + _LOG_SUM_SIZE
         or blake3(block[:-_LOG_SUM_SIZE]) != block[-_LOG_SUM_SIZE:]
     ):
         raise CorruptError(f"{what}: its checksum fails")
+    first, records = log_parts(block)
+    if any(_record_name(record) != name.encode() for record in records):
+        raise CorruptError(f"{what}: a block of another branch stands there")
+    return first, records
+
+
+def log_parts(block: bytes) -> tuple[int, list[memoryview]]:
+    """(first serial, records) of a log block that was validated."""
     _magic, count, first = _LOG_HEADER.unpack_from(block)
     places = struct.unpack_from(f"<{count + 1}I", block, _LOG_HEADER.size)
     view = memoryview(block)
     return first, [view[places[i] : places[i + 1]] for i in range(count)]
+
+
+def _record_name(record: memoryview) -> bytes:
+    size = int.from_bytes(record[_RECORD_NAME], "little")
+    return bytes(record[_RECORD_NAME_AT : _RECORD_NAME_AT + size])
 
 
 def pack_table_size(pack: memoryview) -> int:
@@ -507,7 +573,7 @@ class Reader:
         probe of the locator, one copy, one BLAKE3.
         """
         with self._lock:
-            with contextlib.suppress(lmdb.Error, _Damaged):
+            with contextlib.suppress(lmdb.Error, Damaged):
                 entry = self._look_quickly(id)
                 if entry is not None:
                     return entry
@@ -515,7 +581,7 @@ class Reader:
             for attempt in range(_ATTEMPTS):
                 try:
                     conclusive, entry = self._look(id, last=attempt == _ATTEMPTS - 1)
-                except _Damaged as failure:
+                except Damaged as failure:
                     # A read transaction that was suspended for long may see wrong bytes: look again in another.
                     if damage:
                         raise CorruptError(f"entry {id.hex()} in {self._paths.db}: {failure}") from failure
@@ -572,15 +638,15 @@ class Reader:
         return True
 
     def _confirm(self, txn: Any, id: bytes, candidates: list[tuple[int, int]]) -> Entry | None:
-        damaged: _Damaged | None = None
+        damaged: Damaged | None = None
         for number, row in candidates:
             pack = txn.get(pack_key(number), db=self._packs)
             if pack is None or not pack_has(pack, row, id):
                 continue
             try:
                 return pack_entry(pack, row, id)
-            except _Damaged as failure:
-                damaged = _Damaged(f"pack {number}: {failure}")
+            except Damaged as failure:
+                damaged = Damaged(f"pack {number}: {failure}")
         if damaged is not None:
             raise damaged
         return None
@@ -604,7 +670,7 @@ class Reader:
         """The branch's row as of now, a deleted one's too; None if L2 has none."""
         with self._lock, self._transaction(f"reading branch {name!r}") as txn:
             data = txn.get(name.encode(), db=self._branches)
-            return None if data is None else row_decode(name, bytes(data))
+            return None if data is None else row_decode(name, data)
 
     def branches(self, prefix: str = "") -> list[BranchRow]:
         """All rows whose name begins with ``prefix``, deleted branches included, in the order of their UTF-8."""
@@ -616,7 +682,7 @@ class Reader:
         ):
             found = cursor.set_range(start) if start else cursor.first()
             while found and bytes(cursor.key()[: len(start)]) == start:
-                rows.append(row_decode(bytes(cursor.key()).decode(), bytes(cursor.value())))
+                rows.append(row_decode(name_decode(bytes(cursor.key())), cursor.value()))
                 found = cursor.next()
         return rows
 
@@ -629,7 +695,7 @@ class Reader:
             block = self._log_block(name, serial)
             if block is None:
                 return
-            first, records = log_records(block, f"log of branch {name!r} around serial {serial}")
+            first, records = log_records(block, name, f"log of branch {name!r} around serial {serial}")
             if not first <= serial < first + len(records):
                 return
             for place in range(serial - first, -1, -1):
@@ -651,8 +717,9 @@ class Reader:
                 found = cursor.prev()
             if not found:
                 return None
-            at = bytes(cursor.key())
-            return bytes(cursor.value()) if at[:-8] == stem else None
+            if bytes(cursor.key())[:-8] != stem:
+                return None
+            return log_block(cursor.value(), f"log of branch {name!r} around serial {serial}")
 
 
 # ---- writing ---------------------------------------------------------------------------------------------
@@ -673,7 +740,8 @@ class Batch:
     def put_pack(self, pack: Buffer) -> int:
         """Store a pack; returns its number."""
         number = self.next_pack
-        self._txn.put(pack_key(number), pack, db=self._writer.packs, append=True)
+        if not self._txn.put(pack_key(number), pack, db=self._writer.packs, append=True):
+            raise CorruptError(f"pack {number} cannot be written: L2 has one of that number or above already")
         self.next_pack = number + 1
         self._txn.put(b"next_pack", self.next_pack.to_bytes(8, "little"), db=self._writer.meta)
         return number
@@ -685,7 +753,7 @@ class Batch:
 
     def branch(self, name: str) -> BranchRow | None:
         data = self._txn.get(name.encode(), db=self._writer.branches)
-        return None if data is None else row_decode(name, bytes(data))
+        return None if data is None else row_decode(name, data)
 
     def put_branch(self, row: BranchRow) -> None:
         self._txn.put(row.name.encode(), row_encode(row), db=self._writer.branches)
@@ -775,3 +843,17 @@ def boot_id() -> bytes:
     except OSError as error:
         raise StoreError(f"{path}: {error.strerror}") from error
     return bytes.fromhex(text.strip().replace("-", ""))
+
+
+@contextlib.contextmanager
+def pinned(store: StorePaths, *, lock: bool) -> Iterator[int]:
+    """Hold a read transaction, so that its pages stay as they are; yields its number. For check.py alone: it opens an
+    environment of its own, so no reader of this process may have one; and on a damaged file LMDB may end the process.
+    """
+    with translated(f"opening {store.db}"):
+        env = _environment(store.db, readonly=True, lock=lock)
+        try:
+            with env.begin() as txn:
+                yield int(txn.id())
+        finally:
+            env.close()

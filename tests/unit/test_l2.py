@@ -54,6 +54,11 @@ def block_of(first: int, records: list[bytes]) -> bytes:
     return body + blake3(body)
 
 
+def record_of(name: str, serial: int) -> bytes:
+    """As much of a commit record as L2 looks at: whose it is."""
+    return struct.pack("<4xH186x", len(name)) + name.encode() + b" %d" % serial
+
+
 def row(name: str, **changes: object) -> BranchRow:
     fields: dict[str, object] = {
         "deleted": False, "word": 1, "segment_nonce": 2, "serial": 3, "sequence": 4, "incarnation": 5, "oldest": 1,
@@ -288,7 +293,7 @@ def test_a_good_copy_elsewhere_makes_up_for_a_damaged_one(
 
 def test_rows_that_point_outside_their_pack_are_damage(store: StorePaths) -> None:
     pack = memoryview(pack_of([value(b"x")])[:-1])
-    with pytest.raises(l2._Damaged):
+    with pytest.raises(l2.Damaged):
         l2.pack_entry(pack, 0, blake3(b"x"))
     assert l2.pack_count(memoryview(b"short")) == 0
     assert not l2.pack_has(pack, 1, blake3(b"x"))
@@ -452,7 +457,7 @@ def test_a_branch_row_of_another_form_is_corrupt(damage: bytes) -> None:
 
 
 def test_records_come_newest_first_over_all_blocks(store: StorePaths, writer: Writer) -> None:
-    records = {name: [b"%s %d" % (name.encode(), n) for n in range(1, 31)] for name in ("main", "main2", "a")}
+    records = {name: [record_of(name, n) for n in range(1, 31)] for name in ("main", "main2", "a")}
     with writer.transaction() as batch:
         for name, all_of_it in records.items():
             for first, count in ((1, 1), (2, 9), (11, 20)):
@@ -477,6 +482,45 @@ def test_a_damaged_log_block_is_corrupt(store: StorePaths, writer: Writer) -> No
     with pytest.raises(CorruptError, match="'main'"):
         list(reader.records("main", 1))
     reader.close()
+
+
+def test_a_log_block_of_another_branch_or_size_is_corrupt(store: StorePaths, writer: Writer) -> None:
+    """A bit of LMDB's that flips may lead to another branch's block, or beyond the end of the file."""
+    block = block_of(1, [record_of("other", 1)])
+    cut = {"main": block, "short": block[:-1], "long": block + b"x", "none": b"", "table": block[:18]}
+    with writer.transaction() as batch:
+        for name, damaged in cut.items():
+            batch.put_log(name, 1, damaged)
+    writer.close()
+    reader = Reader(store)
+    for name in cut:
+        with pytest.raises(CorruptError, match=repr(name)):
+            list(reader.records(name, 1))
+    reader.close()
+
+
+def test_every_flipped_bit_of_a_branch_row_is_found() -> None:
+    data = l2.row_encode(row("x"))
+    assert l2.row_decode("x", data) == row("x")
+    for bit in range(8 * len(data)):
+        damaged = bytearray(data)
+        damaged[bit >> 3] ^= 1 << (bit & 7)
+        with pytest.raises(CorruptError, match="'x'"):
+            l2.row_decode("x", bytes(damaged))
+    with pytest.raises(CorruptError, match="'y'"):  # the name is a key of LMDB's, and can flip as well
+        l2.row_decode("y", data)
+
+
+def test_a_pack_number_that_is_taken_is_an_error_and_loses_nothing(store: StorePaths, writer: Writer) -> None:
+    """A flipped bit in the number of the next pack: LMDB declines to write the pack, and must be listened to."""
+    pack = pack_of([value(b"a")])
+    with writer.transaction() as batch:
+        batch.put_pack(pack)
+        batch.put_pack(pack)
+    with pytest.raises(CorruptError, match="pack 1 "), writer.transaction() as batch:
+        batch.next_pack = 1
+        batch.put_pack(pack)
+    assert writer.newest_pack() == 2
 
 
 def test_a_log_block_is_never_written_over(writer: Writer) -> None:
