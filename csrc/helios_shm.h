@@ -123,6 +123,9 @@ int hs_drain_pack(hs_drain *drain, uint8_t *buffer, size_t capacity, size_t *siz
 int hs_pack_drop(uint8_t *pack, size_t *size, const uint32_t *rows, uint32_t count);
 /* Is this a whole pack of the known version? HS_OK or HS_CORRUPT; ids are not recomputed. */
 int hs_pack_validate(const uint8_t *pack, size_t size);
+/* The same of a log block (with its sum, and each record canonical with its serial), and of a node's canonical form. */
+int hs_log_validate(const uint8_t *block, size_t size);
+int hs_node_validate(const uint8_t *bytes, size_t size);
 /* The next moved head (HS_NOT_FOUND: none left): its slot, word, and its record's bytes (record has 66000 bytes or more). */
 int hs_drain_next_head(hs_drain *drain, uint32_t *slot, uint64_t *word, uint8_t *record, size_t capacity,
                        size_t *record_size);
@@ -254,6 +257,10 @@ int hs_l1_put_cached(hs_call *call, uint32_t kind, const uint8_t *id, uint32_t c
                      size_t stored_size, uint64_t raw_size);
 int64_t hs_l1_get(hs_call *call,
                   const uint8_t *id); /* the size, perhaps with HS_ENCODED; HS_NOT_FOUND, HS_SMALL */
+/* The next damaged entry of all that is published in L1, from {*chunk, *offset} on (in units; start with zeros), which are left where to
+ * go on. HS_OK: its place and its id; zeros as id: its header cannot be, and nothing behind it in that chunk can be read.
+ * HS_NOT_FOUND: no more. */
+int hs_l1_damage(hs_engine *engine, uint32_t *chunk, uint32_t *offset, uint64_t *place, uint8_t *id);
 /* Wait until room may have been made, at most wait_ms (<= 50); for HS_WAIT. */
 int hs_room_wait(hs_engine *engine, unsigned wait_ms);
 

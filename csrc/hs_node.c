@@ -195,6 +195,11 @@ int hs_node_open(const uint8_t *bytes, size_t size, hs_node *out) {
     return HS_OK;
 }
 
+int hs_node_validate(const uint8_t *bytes, size_t size) {
+    hs_node node;
+    return hs_node_open(bytes, size, &node);
+}
+
 /* --- building --- */
 
 static inline const hs_node_entry *entry_at(const hs_node_entry *entries, size_t stride, unsigned i) {

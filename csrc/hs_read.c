@@ -245,3 +245,7 @@ int64_t hs_l1_get(hs_call *call, const uint8_t *id) {
     hs_engine_unlock(call->engine);
     return result == HS_MISSING ? HS_NOT_FOUND : result;
 }
+
+int hs_l1_damage(hs_engine *engine, uint32_t *chunk, uint32_t *offset, uint64_t *place, uint8_t *id) {
+    return hs_ring_damage(&engine->segment, chunk, offset, place, id);
+}

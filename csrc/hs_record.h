@@ -55,6 +55,5 @@ int hs_record_decode(const uint8_t *bytes, size_t size, hs_record *out);
 static inline size_t hs_log_size(size_t count, size_t record_bytes) {
     return HS_LOG_FIXED_SIZE + 4 * (count + 1) + record_bytes + HS_LOG_SUM_SIZE;
 }
-/* Whole, and each record canonical with its serial? HS_OK or HS_CORRUPT. */
-int hs_log_validate(const uint8_t *block, size_t size);
+/* hs_log_validate is declared in helios_shm.h. */
 #endif

@@ -122,6 +122,41 @@ int hs_ring_read(const hs_segment *segment, uint64_t place, void *buffer, size_t
     return status == HS_CORRUPT && !still_current(segment, place) ? HS_NOT_FOUND : status;
 }
 
+/* Is the entry at this place what its sum says? *units: to the next one, or, where its header cannot be, to the end. */
+static bool entry_is_whole(const hs_segment *segment, uint64_t place, hs_entry *header, uint32_t *units) {
+    if (!header_read(segment, place, header)) {
+        memset(header, 0, sizeof *header);
+        return false;
+    }
+    const uint8_t *entry = hs_chunk_address(segment, hs_place_chunk(place), hs_place_offset(place));
+    uint64_t sum = hs_checksum(segment->seed, entry + sizeof *header, header->stored_size);
+    *units = hs_ring_units(header->stored_size);
+    return hs_ring_checksum(segment->seed, hs_place_generation(place), header, sum) == header->checksum;
+}
+
+int hs_ring_damage(const hs_segment *segment, uint32_t *chunk, uint32_t *offset, uint64_t *place,
+                   uint8_t id[32]) {
+    for (; *chunk < segment->chunk_count; ++*chunk, *offset = 0) {
+        uint32_t generation =
+            hs_chunk_word_generation(hs_load_acquire(&segment->chunks[*chunk].word)) & HS_GENERATION_MAX;
+        while (*offset < HS_CHUNK_UNITS) {
+            uint64_t at = hs_place_make(generation, *chunk, *offset);
+            uint32_t units = units_readable(segment, at);
+            hs_entry header;
+            if (units == 0) break;
+            bool whole = entry_is_whole(segment, at, &header, &units);
+            *offset += units;
+            if (whole) continue;
+            if (!still_current(segment, at))
+                break; /* reused meanwhile: what is new there was not asked for */
+            *place = at;
+            memcpy(id, header.id, sizeof header.id);
+            return HS_OK;
+        }
+    }
+    return HS_NOT_FOUND;
+}
+
 /* ---- Writing ---- */
 
 /* The id's place in the ring, if it stands there verifiably under this header; 0 if not. BLOB names say less than bytes. */

@@ -71,6 +71,9 @@ int hs_ring_get(hs_ring *ring, const uint8_t id[32], void *buffer, size_t capaci
 /* The same by place (commit records). HS_NOT_FOUND: the chunk's generation has changed, or the word is none of a place
  * (HS_WORD_IN_L2): it is in L2. HS_CORRUPT: the entry is there and damaged. */
 int hs_ring_read(const hs_segment *segment, uint64_t place, void *buffer, size_t capacity, hs_ring_hit *hit);
+/* The next entry whose header or sum is wrong, from *offset of *chunk on; see hs_l1_damage. */
+int hs_ring_damage(const hs_segment *segment, uint32_t *chunk, uint32_t *offset, uint64_t *place,
+                   uint8_t id[32]);
 /* After HS_WAIT: sleep until a round was done since (chunks freed), at most wait_ms. HS_OK or HS_TIMED_OUT. Hurries the coordinator. */
 int hs_ring_wait(hs_ring *ring, unsigned wait_ms);
 /* The same for other conditions: read the bell, look at the condition, wait. */

@@ -19,7 +19,7 @@ from .errors import (
 )
 from .mapping import Items, Keys, Values
 from .snapshot import Snapshot
-from .types import JSON, CommitMetrics, Conflict, Diff, Kind, Stat, Stats
+from .types import JSON, CheckReport, CommitMetrics, Conflict, Diff, Kind, Stat, Stats
 from .workspace import Workspace
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Branch",
     "BusyError",
     "CapacityError",
+    "CheckReport",
     "ClosedError",
     "Commit",
     "CommitMetrics",

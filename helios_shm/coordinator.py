@@ -139,6 +139,9 @@ class LocatorKeeper:
         """Between rounds: a step of growing, a checkpoint. True while there is more to do."""
         if self._durable and self._unsynced >= CHECKPOINT_BYTES:
             self.checkpoint()
+        if self._paths.locator_damaged.exists():
+            self.table = self._rebuild(self._writer.newest_pack(), self.table.info().capacity)
+            self._paths.locator_damaged.unlink(missing_ok=True)
         info = self.table.info()
         if self._next is None:
             if info.rows <= info.capacity * self.GROW_LOAD:
@@ -295,6 +298,8 @@ class Coordinator:
         self._failing_since: float | None = None
         self._retry = RETRY_SECONDS_MIN
         self._last_bytes = 0
+        if self.durable:
+            lifecycle.names_sync(paths)
         self.writer = l2.Writer(paths, sync=self.durable)
         self.epoch = self.writer.draw_epoch()
         self.keeper = LocatorKeeper(paths, self.writer, durable=self.durable)

@@ -18,10 +18,11 @@ from . import lifecycle
 from ._capi import check, ffi, lib
 from .attachment import Attachment, Deadline, empty_root, iter_attachments
 from .branch import Branch, make_branch
+from .check import check_store
 from .errors import ClosedError, CorruptError, NotFoundError, ReadOnlyError
 from .record import record_head
 from .snapshot import Snapshot, make_snapshot
-from .types import Stats
+from .types import CheckReport, Stats
 
 _ID_DIGITS = 64
 _ID_PREFIX_DIGITS_MIN = 4
@@ -239,6 +240,16 @@ class Engine:
             blocks_hashed=int(raw.blocks_hashed),
             coordinator_pid=int(raw.coordinator_pid) or None,
         )
+
+    def check(self, *, repair: bool = False) -> CheckReport:
+        """Look at everything that the store holds, on disk and in shared memory, against its hashes; report all that
+        is damaged, each by name. Works while others commit (it is about one moment) and on read-only engines.
+
+        repair: mend what can be mended without losing anything (the locator, what dead writers left), and say so in
+        ``damage``, as ``mended: ...``; then ReadOnlyError on a read-only engine. Nothing of a user's is ever deleted.
+        Cost: reads and hashes the whole store, in a process of its own.
+        """
+        return check_store(self._live(), repair=repair)
 
     def close(self, *, sync: bool = True) -> None:
         """Leave the store; idempotent. ``sync`` waits until all commits are durable first (not for an ephemeral

@@ -48,6 +48,7 @@ from .errors import (
 )
 from .hashing import blake3
 from .store import (
+    UNFINISHED_PREFIX,
     StoreInfo,
     check_directory,
     check_file_system,
@@ -278,16 +279,21 @@ def _spawn(paths: StorePaths, start_fd: int) -> None:
     if not executable:
         raise StoreError(f"{paths.root}: no coordinator can be started: sys.executable is not set")
     arguments = [executable, "-P", "-m", "helios_shm.coordinator", os.fspath(paths.root)]
-    environment = dict(os.environ)
-    # The package may be there by the working directory or by a changed sys.path only, which the new process has not.
-    given = [os.path.abspath(part) for part in environment.get("PYTHONPATH", "").split(os.pathsep) if part]
-    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    environment["PYTHONPATH"] = os.pathsep.join([package, *given])
-    settings = [os.fsencode(f"{name}={value}") for name, value in environment.items()]
+    settings = [os.fsencode(f"{name}={value}") for name, value in child_environment().items()]
     argv, _argv = _strings([os.fsencode(text) for text in arguments])
     envp, _envp = _strings(settings)
     status = lib.hs_spawn_detached(argv, envp, os.fsencode(paths.log), start_fd)
     check(status, f"starting the coordinator of {paths.root} ({executable})")
+
+
+def child_environment() -> dict[str, str]:
+    """This environment, and this very package in it: it may be there by the working directory or by a changed sys.path
+    only, which a new process has not."""
+    environment = dict(os.environ)
+    given = [os.path.abspath(part) for part in environment.get("PYTHONPATH", "").split(os.pathsep) if part]
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    environment["PYTHONPATH"] = os.pathsep.join([package, *given])
+    return environment
 
 
 def _strings(texts: list[bytes]) -> tuple[object, object]:
@@ -398,11 +404,31 @@ def create_store(paths: StorePaths, *, ephemeral: bool) -> None:
     try:
         if not ephemeral:
             os.makedirs(parent, exist_ok=True)
+            _way_sync(parent)
         check_file_system(parent)
         _leftovers_remove(paths)
         _create_beside(paths, ephemeral)
     except OSError as error:
         raise _creation_error(paths, error) from error
+
+
+def _way_sync(directory: Path) -> None:
+    """Make the names that lead to a directory durable, within its file system: some may have been made just now, by us
+    or by somebody who died before syncing them."""
+    device = os.stat(directory).st_dev
+    for above in directory.parents:
+        if os.stat(above).st_dev != device:
+            return
+        with contextlib.suppress(PermissionError):  # not ours, so not made by us
+            fsync_directory(above)
+
+
+def names_sync(paths: StorePaths) -> None:
+    """Make a store's name, and those of its files, durable: who made it may have died before doing so. Whoever
+    acknowledges anything as durable calls this before."""
+    for directory in (paths.root, paths.root.parent):
+        with contextlib.suppress(PermissionError):
+            fsync_directory(directory)
 
 
 def _creation_error(paths: StorePaths, error: OSError) -> Exception:
@@ -442,32 +468,43 @@ def _create_beside(paths: StorePaths, ephemeral: bool) -> None:
 
 
 def _rename_into_place(building: StorePaths, paths: StorePaths) -> bool:
-    """False: an empty directory is there that cannot be replaced (something is mounted on it)."""
+    """False: a directory is there that cannot be replaced: something is mounted on it, or a store was begun in it."""
     try:
         os.rename(building.root, paths.root)
     except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY, errno.EXDEV):
+            raise
+        if not is_vacant(paths.root):
             raise ExistsError(f"{paths.root}: exists already") from None
-        if error.errno in (errno.EBUSY, errno.EXDEV) and is_vacant(paths.root):
-            return False
-        raise
+        return False
     return True
 
 
 def _create_inside(paths: StorePaths, ephemeral: bool) -> None:
-    """Build it inside an empty directory that must stay: under the directory's own lock, helios.json last."""
+    """Build it inside a directory that must stay: under the directory's own lock, helios.json last. What a maker that
+    died has left there is removed."""
     fd = _directory_lock(paths.root)
     try:
         if not is_vacant(paths.root):
             raise ExistsError(f"{paths.root}: exists already")
+        _unfinished_remove(paths)
         try:
             _fill(paths, ephemeral)
         except BaseException:
-            for path in list(paths.root.iterdir()):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            paths.info.unlink(missing_ok=True)
+            _unfinished_remove(paths)
             raise
     finally:
         _lock_close(fd)
+
+
+def _unfinished_remove(paths: StorePaths) -> None:
+    """Remove what ``_fill`` makes; last the file that says that it is unfinished."""
+    for directory in (paths.locks, paths.blobs, paths.db):
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(directory)
+    for path in paths.root.glob(f"{UNFINISHED_PREFIX}*"):
+        path.unlink()
 
 
 def _directory_lock(path: Path) -> int:
@@ -500,31 +537,29 @@ def _leftovers_remove(paths: StorePaths) -> None:
 
 
 def _fill(paths: StorePaths, ephemeral: bool) -> None:
-    """The files of a new store, synced; helios.json comes last."""
+    """The files of a new store, synced. helios.json is there from the beginning under another name, by which others see
+    that a store is being made here, and under its own when all else is on disk."""
     os.chmod(paths.root, 0o700)
-    for directory in (paths.locks, paths.blobs):
-        os.mkdir(directory, 0o700)
-    for lock in (paths.gate, paths.coordinator_lock, paths.start_lock, paths.participants):
-        os.close(os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    uuid = uuids.uuid4().bytes
-    l2.create(paths.db, uuid)
-    created = datetime.now(UTC).isoformat(timespec="seconds")
-    _write_synced(paths.info, info_bytes(StoreInfo(uuid, created, ephemeral)), sync=not ephemeral)
-    if not ephemeral:
-        for directory in (paths.locks, paths.blobs, paths.db, paths.root):
-            fsync_directory(directory)
-
-
-def _write_synced(path: Path, data: bytes, *, sync: bool) -> None:
-    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    unfinished = paths.root / f"{UNFINISHED_PREFIX}{secrets.token_hex(4)}"
+    fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        write_all(fd, memoryview(data))
-        if sync:
+        for directory in (paths.locks, paths.blobs):
+            os.mkdir(directory, 0o700)
+        for lock in (paths.gate, paths.coordinator_lock, paths.start_lock, paths.participants):
+            os.close(os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        uuid = uuids.uuid4().bytes
+        l2.create(paths.db, uuid)
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        write_all(fd, memoryview(info_bytes(StoreInfo(uuid, created, ephemeral))))
+        if not ephemeral:
             os.fsync(fd)
+            for directory in (paths.locks, paths.blobs, paths.db, paths.root):
+                fsync_directory(directory)
     finally:
         os.close(fd)
-    os.rename(temporary, path)
+    os.rename(unfinished, paths.info)
+    if not ephemeral:
+        fsync_directory(paths.root)
 
 
 # ---- ephemeral stores ------------------------------------------------------------------------------------

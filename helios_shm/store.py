@@ -26,6 +26,9 @@ from .errors import FormatError, NotFoundError, StoreError
 
 FORMAT_VERSION = 1
 INFO_NAME = "helios.json"
+# So begins the name of the file that becomes helios.json; a directory that has one and no helios.json holds a store
+# that is being made, or whose maker died.
+UNFINISHED_PREFIX = f".{INFO_NAME}-"
 
 # access(2): what says no, rather than that it could not be told.
 _NOT_WRITABLE = frozenset((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.ETXTBSY))
@@ -64,6 +67,11 @@ class StorePaths:
     @property
     def locator(self) -> Path:
         return self.root / "locator"
+
+    @property
+    def locator_damaged(self) -> Path:
+        """What a repair calls a damaged locator: asks the coordinator for a new one."""
+        return self.root / "locator.damaged"
 
     @property
     def blobs(self) -> Path:
@@ -158,9 +166,11 @@ def info_read(paths: StorePaths) -> StoreInfo:
 
 
 def is_vacant(root: Path) -> bool:
-    """Could a store be made here: is there nothing, or an empty directory?"""
+    """Could a store be made here: is there nothing, an empty directory, or a store that was not finished?"""
     try:
-        return not os.listdir(root)
+        names = os.listdir(root)
+        unfinished = INFO_NAME not in names and any(name.startswith(UNFINISHED_PREFIX) for name in names)
+        return not names or unfinished
     except FileNotFoundError:
         return True
     except NotADirectoryError:

@@ -79,3 +79,11 @@ class Stats:
     cache_bytes: int
     blocks_hashed: int
     coordinator_pid: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What a check found: a sentence for each thing that is damaged, or was (``mended: ...``). ``ok``: nothing is."""
+
+    ok: bool
+    damage: tuple[str, ...]

@@ -21,6 +21,7 @@ PYTHON_FLOORS = [
     "codec",
     "store",
     "blobs",
+    "pages",
     "l2",
     "lifecycle",
     "attachment",
@@ -31,6 +32,7 @@ PYTHON_FLOORS = [
     "workspace",
     "branch",
     "coordinator",
+    "check",
     "engine",
     "__init__",
 ]
