@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from multiprocessing.connection import Connection
 from typing import Literal
 
 import helios_shm
@@ -105,7 +106,7 @@ class _Script:
         if kind == "some":
             edits.update(self._values(home))
         elif kind == "many":
-            edits.update((f"{home}/many/{i:03}", self._chance.randbytes(8)) for i in range(120))
+            edits.update((f"{home}/many/{i:02}", self._chance.randbytes(8)) for i in range(48))
         elif kind == "large":
             # Half of them can be compressed.
             size, pattern = (
@@ -233,15 +234,19 @@ class Part:
     # Where it kills itself: at the nth time that it comes to this step.
     label: str = ""
     nth: int = 0
+    # Before which act it waits until it is let go; -1: before none.
+    gate: int = -1
 
 
-def live(engine: helios_shm.Engine, fd: int, part: Part) -> None:
-    """A worker's life: to the end of its part, then still there until it is killed."""
+def live(engine: helios_shm.Engine, fd: int, part: Part, gate: int = -1) -> None:
+    """A worker's life: to the end of its part, then still there until it is killed. ``gate``: where it is let go."""
     mouth = Mouth(fd)
     try:
         if part.label:
             check(lib.hs_step_arm(part.label.encode(), part.nth, KILL), f"arming step {part.label}")
         for act in islice(script(part.seed, part.worker, part.durable_share), part.acts_max):
+            if act.number == part.gate:
+                os.read(gate, 1)
             mouth.do(engine, act)
         mouth.end()
     except BaseException as error:
@@ -249,6 +254,11 @@ def live(engine: helios_shm.Engine, fd: int, part: Part) -> None:
         os._exit(1)
     while True:
         signal.pause()
+
+
+def live_over(engine: helios_shm.Engine, pipe: Connection, part: Part, gate: Connection) -> None:
+    """The same, for a process that is handed what it needs."""
+    live(engine, pipe.fileno(), part, gate.fileno())
 
 
 def serve(engine: helios_shm.Engine, orders: int, fd: int, worker: int) -> None:

@@ -26,10 +26,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import cycle, islice
 from pathlib import Path
-from statistics import median
 
 from tests.crash.stage import Outcome, Run
-from tests.crash.stand import Armoury, Child, Hung, Stand, Watch, armoury, is_stopped
+from tests.crash.stand import Armoury, Child, Hung, Service, Stand, Watch, armoury, state_of
 from tests.crash.tree import Mutant
 from tests.crash.workload import SHARED
 
@@ -125,7 +124,7 @@ class Kills:
         self.outcome = outcome
         self.arms = arms
         self.reached: dict[str, int] = dict.fromkeys((*WORKER_STEPS, *COORDINATOR_STEPS), 0)
-        self.delays: dict[str, list[tuple[float, float]]] = {"worker": [], "coordinator": []}
+        self.service = Service(outcome)
         self._stores = 0
 
     @property
@@ -141,23 +140,22 @@ class Kills:
         ended: list[Child] = []
         while victims:
             fds = [child.fd for child in victims]
-            stand.until(
+            died = stand.until(
                 "a victim ends", lambda: any(child.is_dead() or child.voice.ended for child in victims), *fds
             )
             for child in [child for child in victims if child.is_dead() or child.voice.ended]:
                 label = victims.pop(child)
-                begun = child.kill() if child.voice.ended else 0.0
+                reached = not child.voice.ended
+                child.kill()
                 stand.bury([child])
                 ended.append(child)
-                self._count(stand, child, label, begun)
+                if not reached:
+                    self.outcome.count("not reached")
+                elif child.status == -signal.SIGKILL:  # else it failed: settling says why
+                    self._count(stand, child, label, died)
         stand.settle(ended)
 
-    def _count(self, stand: Stand, child: Child, label: str, begun: float) -> None:
-        if begun:
-            self.outcome.count("not reached")
-            return
-        if child.status != -signal.SIGKILL:
-            return  # it failed: settling says why
+    def _count(self, stand: Stand, child: Child, label: str, died: float) -> None:
         voice = child.voice
         self.reached[label] += 1
         self.outcome.count("kills")
@@ -165,7 +163,7 @@ class Kills:
         self.outcome.count("unacknowledged", len(voice.begun) - len(voice.done))
         branch = voice.begun[-1].branch if voice.begun and voice.begun[-1].is_shared else SHARED[0]
         stand.serve_after(
-            voice.begun_ns / 1e9,
+            died,
             f"a kill at {label} in act {len(voice.done)} of worker {voice.worker}",
             branch,
         )
@@ -183,7 +181,6 @@ class Kills:
                     self.worker_batch(stand, mine[at : at + VICTIMS])
                     if self.over:
                         break
-            self.delays["worker"] += stand.delays
             if self.over:
                 return
 
@@ -211,7 +208,6 @@ class Kills:
                         self.outcome.count("kills")
                         self.outcome.count("of coordinators")
             self.arms.clear()
-            self.delays["coordinator"] += stand.delays
             if self.over:
                 return
 
@@ -221,8 +217,9 @@ class Kills:
             stand.fork(400)
         watch, branch = stand.coordinator(), SHARED[nth % 2]
         what = f"the coordinator's death at {label}, the {nth}. time"
-        stand.until(what, lambda: watch.is_dead() or self._nudge(stand, branch), watch.fd)
-        stand.serve_after(stand.bury_coordinator(), what, branch, durable=True)
+        died = stand.until(what, lambda: watch.is_dead() or self._nudge(stand, branch), watch.fd)
+        stand.bury_coordinator()
+        stand.serve_after(died, what, branch, durable=True)
         self.outcome.count("killed beside", len(stand.children))
         stand.settle(stand.kill_all())
 
@@ -248,7 +245,7 @@ class Kills:
                 stand.fork(400)
             stand.until(
                 f"the coordinator stops at {label}",
-                lambda: is_stopped(watch.pid) or self._nudge(stand, SHARED[0]),
+                lambda: state_of(watch.pid) == "T" or self._nudge(stand, SHARED[0]),
             )
             begun = sum(len(child.voice.begun) for child in stand.children)
             end = time.monotonic() + STANDSTILL_SECONDS
@@ -269,7 +266,7 @@ class Kills:
             return sum(voice.durable_acts for voice in stand.ledger.voices.values())
 
         before = durable()
-        signal.pidfd_send_signal(watch.fd, signal.SIGCONT)
+        watch.send(signal.SIGCONT)
         stand.until("a durable commit is acknowledged", lambda: durable() > before)
 
     # ---- the frame of one store ----
@@ -281,7 +278,8 @@ class Kills:
         name = f"store-{self._stores}"
         where = f"seed {self.run.seed}, {name}: {what}"
         seed = f"{self.run.seed}/named/{self._stores}"
-        stand = Stand(self.outcome, self.run.directory / name, seed, where, durable_share=durable_share)
+        path = self.run.directory / name
+        stand = Stand(self.outcome, self.service, path, seed, where, durable_share=durable_share)
         try:
             yield stand
             if lost:
@@ -290,7 +288,7 @@ class Kills:
                 stand.settle(stand.kill_all())
                 stand.baseline()
                 stand.leave()
-            stand.audit(segment_lost=lost)
+            stand.audit()
         except Hung as hung:
             stand.ledger.violate("hung", str(hung))
             stand.abandon()
@@ -316,7 +314,7 @@ def prove(run: Run) -> Outcome:
         outcome.expect(
             times > 0 or run.mutant is not None, f"step {label} was never reached (seed {run.seed})"
         )
-    tell(outcome, kills.delays)
+    kills.service.tell()
     if run.mutant is None:
         outcome.reached("kills", run.times(1000))
     return outcome
@@ -327,16 +325,3 @@ def check_steps(run: Run, outcome: Outcome) -> None:
     labels = steps_in(run.tree / "csrc" / "hs_step.h")
     strange = set(labels) ^ {*WORKER_STEPS, *COORDINATOR_STEPS}
     outcome.expect(bool(labels) and not strange, f"hs_step.h and this stage differ in {sorted(strange)}")
-
-
-def tell(outcome: Outcome, delays: dict[str, list[tuple[float, float]]]) -> None:
-    """Milliseconds until another was served: the median and the longest, and the longest without the machine's
-    share."""
-    for who, measured in delays.items():
-        if measured:
-            raw = [1000 * each for each, _ in measured]
-            outcome.figures[f"ms to service after a {who}, median"] = round(median(raw), 1)
-            outcome.figures[f"ms, longest ({who})"] = round(max(raw), 1)
-            outcome.figures[f"ms, longest, processor given ({who})"] = round(
-                1000 * max(own for _, own in measured), 1
-            )
