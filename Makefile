@@ -144,3 +144,29 @@ format: $(CHECK_VENV)
 clean:
 	rm -rf build dist .venv *.egg-info helios_shm/_native*.so helios_shm/_native.c
 	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# --- fuzzing: every tests/fuzz/*.c against the C core, by clang's libFuzzer; tests/fuzz/README.md ---
+
+CLANG ?= clang-14
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS := $(patsubst tests/fuzz/%.c,%,$(sort $(wildcard tests/fuzz/*.c)))
+FUZZ_FLAGS := -std=gnu11 -O1 -g -fno-omit-frame-pointer -fvisibility=hidden -pthread -Icsrc -Itests/c -Itests/fuzz \
+	-fsanitize=address,undefined -fno-sanitize-recover=all -fno-sanitize-coverage=trace-cmp
+# Its mappings stand between pages that nobody may touch.
+FUZZ_LINK_segment := -Wl,--wrap=mmap,--wrap=munmap
+C_FORMATTED += $(sort $(wildcard tests/fuzz/*.c tests/fuzz/*.h))
+
+build/c/fuzz/csrc/%.o: csrc/%.c
+	@mkdir -p $(@D)
+	$(CLANG) $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link -MMD -MP -c -o $@ $<
+build/c/fuzz/libhelios_shm.a: $(C_SOURCES:%.c=build/c/fuzz/%.o)
+	@rm -f $@
+	$(AR) rcs $@ $^
+build/c/fuzz/%: tests/fuzz/%.c tests/fuzz/hs_fuzz.h tests/c/hs_nodes.h build/c/fuzz/libhelios_shm.a
+	$(CLANG) $(FUZZ_FLAGS) -fsanitize=fuzzer $(FUZZ_LINK_$*) -o $@ $< build/c/fuzz/libhelios_shm.a -lrt
+-include $(wildcard build/c/fuzz/csrc/*.d)
+
+.PHONY: fuzz fuzz-programs
+fuzz-programs: $(FUZZ_TARGETS:%=build/c/fuzz/%)
+fuzz: $(TEST_VENV) $(NATIVE_STAMP)
+	$(PY) -m tests.fuzz.run --seconds $(FUZZ_SECONDS)
