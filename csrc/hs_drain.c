@@ -180,9 +180,10 @@ static void cursor_collect(hs_drain *drain, uint32_t chunk, hs_drain_round *out)
 
 int hs_drain_collect(hs_drain *drain, hs_drain_round *out) {
     hs_segment *segment = drain->segment;
-    hs_store32_relaxed(&segment->header->urgent,
-                       0); /* before the count: who asks for the next round is not erased */
+    /* Before the count: who asks for the next round is not erased. */
+    hs_store32_relaxed(&segment->header->urgent, 0);
     hs_drain_round round = {.round = hs_add_seq_cst(&segment->header->rounds_started, 1) + 1};
+    hs_fence_seq_cst(); /* E20: the round has begun, before I look at what is published */
     uint32_t living;
     round.reaped = participants_probe(drain, drain->dead, &living);
     for (uint32_t chunk = 0; chunk < segment->chunk_count; chunk++) state_collect(drain, chunk, &round);

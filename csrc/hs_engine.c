@@ -288,7 +288,7 @@ int hs_engine_busy_pids(hs_engine *engine, uint64_t *pids, uint32_t capacity) {
 /* --- rounds --- */
 
 uint64_t hs_round_target(hs_engine *engine) {
-    hs_fence_seq_cst(); /* what I published is before the round that begins after this load */
+    hs_fence_seq_cst(); /* E20: what I published is before the round that begins after this load */
     return hs_load_acquire(&engine->segment.header->rounds_started) + 1;
 }
 
