@@ -54,7 +54,7 @@ int hs_branch_slot_find(hs_segment *segment, const hs_participant *self, const u
         if (inserting != NULL) {
             hs_store32_relaxed(inserting, 1);
             hs_fence_seq_cst(); /* E9: I insert, before I look whether tags are being taken out */
-            if (hs_load32_acquire(&segment->header->evicting) != 0) {
+            if (hs_load32_acquire(&segment->header->evicting) != 0) { /* E19 (acquire end) */
                 hs_store32_release(inserting, 0);
                 return HS_WAIT;
             }

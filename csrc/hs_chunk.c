@@ -10,7 +10,8 @@
 static bool own(hs_segment *segment, const hs_participant *self, hs_chunk_writer *writer, uint32_t chunk,
                 uint64_t word, uint32_t generation, uint32_t cursor) {
     HS_STEP(claim_before);
-    /* E2 (acquire end): the coordinator freed it after L2 had all of it; or its last owner released it. */
+    /* E2 (acquire end): the coordinator freed it after L2 had all of it; or its last owner released it.
+     * E18 (release end): who sees that it is mine sees that I have joined. */
     uint64_t mine = hs_chunk_word_make(generation, HS_CHUNK_BUSY, self->index, cursor);
     if (!hs_cas_seq_cst(&segment->chunks[chunk].word, &word, mine)) return false;
     hs_fence_release(); /* E4: a reader that sees a byte of mine sees the new generation as well */
@@ -120,7 +121,7 @@ void hs_chunk_release(hs_segment *segment, const hs_participant *self, hs_chunk_
 bool hs_chunk_is_persisted(const hs_segment *segment, uint32_t chunk, uint32_t generation, uint32_t offset) {
     const hs_chunk_slot *slot = &segment->chunks[chunk];
     if (hs_chunk_word_generation(hs_load_acquire(&slot->word)) != generation) return true;
-    uint64_t mark = hs_load_acquire(&slot->persisted);
+    uint64_t mark = hs_load_acquire(&slot->persisted); /* E14 (acquire end) */
     return (uint32_t)(mark >> 32) == generation && offset < (uint32_t)mark;
 }
 

@@ -102,7 +102,7 @@ void hs_drain_announce(hs_drain *drain, uint64_t epoch, uint64_t pid) {
 /* ---- Participants ---- */
 
 static bool is_taken(const hs_segment *segment, uint32_t n) {
-    return hs_load32_acquire(&segment->participants[n].state) != 0;
+    return hs_load32_acquire(&segment->participants[n].state) != 0; /* E17 (acquire end) */
 }
 
 /* Probe every taken slot; returns how many are dead, living ones through *living. An error counts as alive. `dead` (NULL: not
@@ -140,7 +140,7 @@ static bool owner_gone(const hs_drain *drain, uint32_t owner) {
 /* Pass 1 on one chunk. */
 static void state_collect(hs_drain *drain, uint32_t chunk, hs_drain_round *out) {
     hs_word *slot = &drain->segment->chunks[chunk].word;
-    uint64_t word = hs_load_acquire(slot); /* E5 (acquire end) */
+    uint64_t word = hs_load_acquire(slot); /* E5, E18 (acquire ends) */
     hs_chunk_state_word w = hs_chunk_word_decode(word);
     if (w.state == HS_CHUNK_BUSY && owner_gone(drain, w.owner)) {
         uint64_t sealed = hs_chunk_word_make(w.generation, HS_CHUNK_SEALED, 0, w.cursor);
@@ -180,7 +180,7 @@ static void cursor_collect(hs_drain *drain, uint32_t chunk, hs_drain_round *out)
 
 int hs_drain_collect(hs_drain *drain, hs_drain_round *out) {
     hs_segment *segment = drain->segment;
-    /* Before the count: who asks for the next round is not erased. */
+    /* Before the count: who asks for the next round is not erased. E22 (release end). */
     hs_store32_relaxed(&segment->header->urgent, 0);
     hs_drain_round round = {.round = hs_add_seq_cst(&segment->header->rounds_started, 1) + 1};
     hs_fence_seq_cst(); /* E20: the round has begun, before I look at what is published */
@@ -437,6 +437,7 @@ int hs_drain_chain(hs_drain *drain, uint32_t slot, uint64_t l2_serial, uint8_t *
 
 /* ---- Finish ---- */
 
+/* What lies below is in L2 and the locator. E14 (release end). */
 static void mark(hs_drain *drain, uint32_t chunk) {
     const range *r = &drain->ranges[chunk];
     if (r->to > r->from)
@@ -475,8 +476,9 @@ int hs_drain_finish(hs_drain *drain) {
         if (drain->heads[slot] != 0) drain->known[slot] = drain->heads[slot];
     drain->collected = false;
     hs_store_relaxed(&segment->header->round_done_ns, hs_clock_ns(CLOCK_MONOTONIC)); /* for statistics */
+    /* E21 and E13 (release ends): the round is done, then the bell. E8: the bell, before I look whether somebody waits. */
     hs_store_release(&segment->header->rounds_done, drain->round);
-    hs_add32_seq_cst(&segment->header->done_bell, 1); /* E8: the bell, before I look whether somebody waits */
+    hs_add32_seq_cst(&segment->header->done_bell, 1);
     hs_fence_seq_cst();
     if (hs_load32_relaxed(&segment->header->done_waiters) != 0)
         hs_futex_wake_all(&segment->header->done_bell);
@@ -510,7 +512,8 @@ static bool is_asked(const hs_segment *segment) {
 
 int hs_drain_sleep(hs_drain *drain, unsigned wait_ms, int gather) {
     hs_segment_header *header = drain->segment->header;
-    uint32_t seen = hs_load32_acquire(&header->bell); /* before `sleeping`: see hs_ring_bell */
+    /* Before `sleeping`: see hs_ring_bell. E12 (acquire end). */
+    uint32_t seen = hs_load32_acquire(&header->bell);
     if (!gather) {
         hs_store32_relaxed(&header->sleeping, 1);
         hs_fence_seq_cst(); /* E7: I sleep, before I look for work once more */
@@ -596,8 +599,9 @@ int hs_drain_evict(hs_drain *drain) {
     hs_store32_relaxed(&segment->header->evict_wanted, 0);
     uint32_t evicted = wanted != 0 ? evict_window(drain, wanted - 1) : 0;
     if (used - evicted > TABLE_USED_MAX) evicted += evict_table(drain, used - evicted);
+    /* E19 (release end). Then the bell: there is room, and those who wait look again. */
     hs_store32_release(&segment->header->evicting, 0);
-    hs_add32_seq_cst(&segment->header->done_bell, 1); /* room: those who wait look again */
+    hs_add32_seq_cst(&segment->header->done_bell, 1);
     hs_futex_wake_all(&segment->header->done_bell);
     return (int)evicted;
 }

@@ -289,7 +289,7 @@ int hs_engine_busy_pids(hs_engine *engine, uint64_t *pids, uint32_t capacity) {
 
 uint64_t hs_round_target(hs_engine *engine) {
     hs_fence_seq_cst(); /* E20: what I published is before the round that begins after this load */
-    return hs_load_acquire(&engine->segment.header->rounds_started) + 1;
+    return hs_load_acquire(&engine->segment.header->rounds_started) + 1; /* E22 (acquire end) */
 }
 
 int hs_round_wait(hs_engine *engine, uint64_t round, unsigned wait_ms) {
@@ -298,7 +298,7 @@ int hs_round_wait(hs_engine *engine, uint64_t round, unsigned wait_ms) {
     if (hs_load_acquire(done) >= round) return HS_OK;
     hs_ring_hurry(&engine->segment);
     (void)hs_ring_wait_done(&engine->segment, seen, wait_ms);
-    return hs_load_acquire(done) >= round ? HS_OK : HS_TIMED_OUT;
+    return hs_load_acquire(done) >= round ? HS_OK : HS_TIMED_OUT; /* E21 (acquire end) */
 }
 
 int hs_room_wait(hs_engine *engine, unsigned wait_ms) { return hs_ring_wait(&engine->ring, wait_ms); }

@@ -25,7 +25,7 @@ static void slot_fill(hs_participant_slot *slot) {
     hs_store_relaxed(&slot->lease, 0);
     hs_store_relaxed(&slot->lease_generation, 0);
     hs_store32_relaxed(&slot->inserting, 0);
-    hs_store32_release(&slot->state, 1);
+    hs_store32_release(&slot->state, 1); /* E17 (release end) */
 }
 
 void hs_participant_none(hs_participant *out) { *out = (hs_participant){.fd = -1, .index = HS_OWNER_NONE}; }
@@ -33,7 +33,7 @@ void hs_participant_none(hs_participant *out) { *out = (hs_participant){.fd = -1
 /* Lock the byte of some free slot. Its index, HS_FULL or another status. */
 static int slot_lock(const hs_segment *segment, int fd) {
     for (uint32_t n = 0; n < HS_PARTICIPANTS; n++) {
-        if (hs_load32_acquire(&segment->participants[n].state) != 0) continue;
+        if (hs_load32_acquire(&segment->participants[n].state) != 0) continue; /* E16 (acquire end) */
         struct flock lock = byte_lock(n);
         if (fcntl(fd, F_OFD_SETLK, &lock) == 0) return (int)n;
         if (errno != EAGAIN && errno != EACCES) return hs_err_system(errno);
@@ -64,7 +64,7 @@ void hs_participant_slot_free(hs_segment_header *header, hs_participant_slot *sl
     hs_add_relaxed(&header->past_misses, hs_load_relaxed(&slot->misses));
     hs_add_relaxed(&header->past_puts, hs_load_relaxed(&slot->puts));
     hs_store32_relaxed(&slot->inserting, 0);
-    hs_store32_release(&slot->state, 0);
+    hs_store32_release(&slot->state, 0); /* E16 (release end) */
 }
 
 void hs_participant_leave(hs_participant *self) {

@@ -322,7 +322,7 @@ void hs_ring_prefetch_room(const hs_ring *ring, size_t size) {
 /* ---- Bells ---- */
 
 uint32_t hs_ring_done_bell(const hs_segment *segment) {
-    return hs_load32_acquire(&segment->header->done_bell);
+    return hs_load32_acquire(&segment->header->done_bell); /* E13 (acquire end) */
 }
 
 void hs_ring_bell(hs_segment *segment) {
@@ -331,7 +331,7 @@ void hs_ring_bell(hs_segment *segment) {
     if (HS_LIKELY(hs_load32_relaxed(&header->sleeping) == 0)) return;
     /* In this order: if the 0 overwrites the 1 of a later sleep, the count it reads is old, and it does not sleep. */
     hs_store32_relaxed(&header->sleeping, 0);
-    hs_add32_seq_cst(&header->bell, 1);
+    hs_add32_seq_cst(&header->bell, 1); /* E12 (release end) */
     hs_futex_wake_all(&header->bell);
 }
 
@@ -339,7 +339,7 @@ void hs_ring_hurry(hs_segment *segment) {
     hs_segment_header *header = segment->header;
     hs_store32_release(&header->urgent, 1);
     hs_store32_relaxed(&header->sleeping, 0);
-    hs_add32_seq_cst(&header->bell, 1);
+    hs_add32_seq_cst(&header->bell, 1); /* E12 (release end): who sees the count sees that I ask */
     hs_futex_wake_all(&header->bell);
 }
 
