@@ -67,7 +67,8 @@ typedef struct found_word {
     uint64_t word;
 } found_word;
 
-/* The word under which this very id stands: replaced first, so that an id stands once. */
+/* The word under which this very id stands: replaced first, so that an id stands once; twice only if two enter it at the same
+ * moment, which costs a word and no more. */
 static found_word find_same(hs_segment *segment, const hs_index_key *key, const uint8_t id[32]) {
     for (int k = 0; k < 2; k++) {
         hs_index_bucket *bucket = &segment->index[key->bucket[k]];

@@ -37,8 +37,8 @@ int main(int count, char **arguments) {
     for (size_t s = 0; s < scenario_count; s++) {
         if (!is_asked_for(scenarios[s].name, count - i, arguments + i)) continue;
         findings found = explore(&scenarios[s]);
-        printf("scenario %s: %lu executions, %lu abandoned\n", scenarios[s].name, found.executions,
-               found.abandoned);
+        printf("scenario %s (%s): %lu executions, %lu abandoned\n", scenarios[s].name, scenarios[s].about,
+               found.executions, found.abandoned);
         good &= !found.violated;
     }
     if (!good) return 1;

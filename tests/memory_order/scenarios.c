@@ -59,6 +59,16 @@ static void probe_and_read(void) {
     }
 }
 
+/* ---- one id from two writers: E6 ---- */
+
+static void put_and_find(void) {
+    int me = model_thread();
+    uint64_t value = 0;
+    rig_put(me, 'a', 7, NULL);
+    hs_ring_flush(&rings[me]);
+    promise(rig_get(me, 'a', &value) == HS_OK && value == 7, "an id is found when its insert has returned");
+}
+
 /* ---- head: E3 ---- */
 
 static void commit_one(void) {
@@ -96,6 +106,35 @@ static void commit_and_retry(void) {
 
 static void one_first_one_second(void) {
     promise(status_of[0] + status_of[1] == 3, "of two commits one is first and one is second");
+}
+
+/* ---- a chain of two commits of two writers, collected: E3, E5 ---- */
+
+static void commit_and_seal(void) {
+    commit_one();
+    hs_chunk_release(&segment, &people[0], &rings[0].writer, true);
+}
+
+static void commit_on_what_is_there(void) {
+    uint64_t place, word = hs_branch_head_load(&segment, 0);
+    if (word == HEAD_OF_NOTHING) return;
+    rig_put_record(1, word, &place);
+    hs_ring_flush(&rings[1]);
+    hs_branch_head_compare_and_set(&segment, 0, &word, place);
+    hs_chunk_release(&segment, &people[1], &rings[1].writer, true);
+}
+
+static void follow_the_collected_head(void) {
+    static uint8_t record[HS_RECORD_SIZE_MAX];
+    uint32_t slot;
+    uint64_t word = 0, value = 0;
+    size_t size;
+    rig_collect();
+    hs_drain_next_head(drain, &slot, &word, record, sizeof record, &size);
+    if (word == 0) return;
+    promise(rig_read(word, &value) == HS_OK, "the record of a head that was collected is published");
+    if (value != 7) promise(rig_read(value, &value) == HS_OK && value == 7, "and so is the one before it");
+    hs_drain_finish(drain);
 }
 
 /* ---- a node that another process published: E6 or E1 at the reader, then E3 ---- */
@@ -142,6 +181,26 @@ static void read_old_place(void) {
     uint64_t value = 0;
     int status = rig_read(old_place, &value);
     promise(status == HS_NOT_FOUND || (status == HS_OK && value == 1), "a place means one entry for ever");
+}
+
+static void begin_with_old_name(void) {
+    forget();
+    rig_store(0, 'o', 1);
+    rig_seal(0);
+    rig_drained();
+    hs_store_relaxed(&segment.header->claim_hint, CHUNKS - 1);
+}
+
+static void claim_for_another_name(void) {
+    rig_put(1, 'n', 2, NULL);
+    hs_ring_flush(&rings[1]);
+}
+
+static void get_old_name(void) {
+    uint64_t value = 0;
+    int status = rig_get(2, 'o', &value);
+    promise(status == HS_NOT_FOUND || (status == HS_OK && value == 1),
+            "an id leads to its own bytes or to none");
 }
 
 /* ---- a writer that was wrongly taken for dead goes on: the sum ---- */
@@ -209,12 +268,23 @@ static void claim_and_look_in_l2(void) {
     promise(rig_is_located(5, 'o'), "a chunk is overwritten only when all of it is in L2 and the locator");
 }
 
-/* ---- sealed, then drained: E5 ---- */
-
-static void commit_and_seal(void) {
-    commit_one();
-    hs_chunk_release(&segment, &people[0], &rings[0].writer, true);
+static void begin_with_one_free(void) {
+    begin_with_sealed();
+    rig_drained();
 }
+
+static void claim_the_free_one(void) {
+    int me = model_thread();
+    status_of[me] = hs_chunk_claim(&segment, &people[me], &rings[me].writer, 4);
+}
+
+static void one_of_them_owns_it(void) {
+    promise(status_of[0] + status_of[1] == HS_OK + HS_WAIT &&
+                rings[0].writer.owned + rings[1].writer.owned == 1,
+            "of two who claim a chunk one owns it");
+}
+
+/* ---- sealed, then drained: E5 ---- */
 
 static void drain_round(void) {
     rig_collect();
@@ -322,6 +392,39 @@ static void begin_without_commit(void) {
     begin_with_window();
     status_of[1] = false;
 }
+
+/* Rule 12: find the slot, load the head, ask whether the slot is still mine, swap. */
+static void commit_by_name(void) {
+    int me = model_thread();
+    status_of[me] = false;
+    if (rig_slot_find(me, me, &slot_of[me]) != HS_OK) return;
+    uint64_t word = hs_branch_head_load(&segment, slot_of[me]);
+    if (!rig_slot_is(slot_of[me], me)) return;
+    status_of[me] =
+        hs_branch_head_compare_and_set(&segment, slot_of[me], &word, hs_place_make(1, 0, (uint32_t)me));
+}
+
+static void commits_stand_on_their_branches(void) {
+    for (int me = 0; me < 2; me++) {
+        if (status_of[me] != true) continue;
+        uint64_t tag = model_last((uintptr_t)&segment.branch_tags[slot_of[me]], 8);
+        uint64_t head = model_last((uintptr_t)&segment.branches[slot_of[me]].head, 8);
+        promise(tag == rig_tag(me) && head == hs_place_make(1, 0, (uint32_t)me),
+                "a commit stands on the branch that it was made for");
+    }
+}
+
+/* The last coordinator died while it took a tag out; the next puts it back. */
+static void begin_with_half_eviction(void) {
+    begin_with_window();
+    uint32_t home = rig_home();
+    hs_store_relaxed(&segment.branch_tags[home], 0);
+    hs_store_relaxed(&segment.branches[(home + HS_BRANCH_WINDOW - 1) % HS_BRANCH_SLOTS].evicted_tag,
+                     rig_tag(0));
+    hs_store32_relaxed(&segment.header->evicting, 1);
+}
+
+static void take_over_coordination(void) { hs_drain_open(&segment, 100, &drain); }
 
 /* ---- who waits for a head: E10 ---- */
 
@@ -461,6 +564,7 @@ static void nothing(void) {}
 const scenario scenarios[] = {
     {"publish and drain", "E1", 2, {publish_one, drain_one}, begin_with_owner, nothing, 0},
     {"publish and find", "E6", 2, {publish_one, probe_and_read}, begin_with_owner, nothing, 0},
+    {"indexed twice", "E6", 2, {put_and_find, put_and_find}, begin_with_two_owners, nothing, 0},
     {"head and record", "E3", 2, {commit_one, load_head_and_read}, begin_with_owner, nothing, 0},
     {"two on one head",
      "E3",
@@ -468,6 +572,13 @@ const scenario scenarios[] = {
      {commit_and_retry, commit_and_retry},
      begin_with_two_owners,
      one_first_one_second,
+     0},
+    {"a chain of two",
+     "E3 E5",
+     3,
+     {commit_and_seal, commit_on_what_is_there, follow_the_collected_head},
+     begin_with_two_owners,
+     nothing,
      0},
     {"relied upon",
      "E1 E3 E6",
@@ -483,9 +594,23 @@ const scenario scenarios[] = {
      begin_with_old_entry,
      nothing,
      2},
+    {"claimed under a finder",
+     "E4 E6",
+     2,
+     {claim_for_another_name, get_old_name},
+     begin_with_old_name,
+     nothing,
+     2},
     {"wrongly reaped", "", 2, {go_on_after_reaping, write_and_read_own}, begin_with_reaped, nothing, 3},
     {"given up and taken over", "E2", 2, {put_and_give_up, take_over}, begin_with_one_idle, nothing, 0},
     {"freed and claimed", "E2", 2, {drain_to_locator, claim_and_look_in_l2}, begin_with_sealed, nothing, 0},
+    {"claimed by two",
+     "E2",
+     2,
+     {claim_the_free_one, claim_the_free_one},
+     begin_with_one_free,
+     one_of_them_owns_it,
+     0},
     {"sealed and freed",
      "E5",
      2,
@@ -511,6 +636,20 @@ const scenario scenarios[] = {
      {evict_tag, commit_while_evicted},
      begin_without_commit,
      a_moved_head_keeps_its_tag,
+     0},
+    {"evicted and taken",
+     "E3 E9 E19",
+     3,
+     {commit_by_name, commit_by_name, evict_tag},
+     begin_with_window,
+     commits_stand_on_their_branches,
+     0},
+    {"put back",
+     "E19",
+     2,
+     {insert_tag, take_over_coordination},
+     begin_with_half_eviction,
+     a_tag_stands_once,
      0},
     {"moved and waited for", "E10", 2, {move_head, wait_for_head}, forget, nobody_sleeps, 0},
     {"entered and marked", "E11", 2, {enter_and_mark, mark_then_row}, begin_with_locator, nothing, 0},

@@ -179,8 +179,8 @@ def _scenarios(explore: Path, run: Run, outcome: Outcome) -> None:
         outcome.count("executions", int(executions))
     for known, drawn in re.findall(r"^litmus known=(\d+) random=(\d+)", found.stdout, re.MULTILINE):
         outcome.count("litmus programs", int(known) + int(drawn))
-    outcome.reached("scenarios", 21)
-    outcome.reached("executions", 3000)
+    outcome.reached("scenarios", 30)
+    outcome.reached("executions", 20000)
 
 
 def _is_caught(explore: Path, tree: Path, weaker: Weaker) -> bool:
