@@ -129,7 +129,8 @@ int hs_drain_participants(hs_drain *drain) {
     return (int)living;
 }
 
-/* Is the owner of a BUSY chunk gone: dead, or a slot that is free (its owner left without releasing)? */
+/* Is the owner of a BUSY chunk gone: dead, or a slot that is free (its owner left without releasing)? If it is dead, all that it
+ * did is seen from here on, and a head that it moved is in the second pass (E23). */
 static bool owner_gone(const hs_drain *drain, uint32_t owner) {
     if (owner >= HS_PARTICIPANTS || drain->participants_fd < 0) return false;
     return drain->dead[owner] || !is_taken(drain->segment, owner);

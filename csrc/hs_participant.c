@@ -79,6 +79,7 @@ void hs_participant_abandon(hs_participant *self) {
 
 int hs_participant_alive(int fd, uint32_t index) {
     struct flock lock = byte_lock(index);
+    /* E23 (second end): the kernel lets a lock fall after its owner's last store. */
     if (fcntl(fd, F_OFD_GETLK, &lock) != 0) return hs_err_system(errno);
     return lock.l_type != F_UNLCK;
 }

@@ -45,6 +45,7 @@ static void words_make(void) {
 void rig_begin(void) {
     runtime_begin();
     runtime_living = ~0u;
+    runtime_mortal = 0;
     segment_make();
     words_make();
     for (uint32_t n = 0; n < 3; n++) {

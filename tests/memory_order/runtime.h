@@ -10,6 +10,10 @@ enum { RING_OFFSET = 1 << 20, LOCATOR_OFFSET = 5 << 20, SHARED_SIZE = 6 << 20, M
 extern uint8_t shared[SHARED_SIZE];
 /* Bit n: byte n of the participants' file is locked, all the time. */
 extern unsigned runtime_living;
+/* Bit n: so is this one, until its owner dies. */
+extern unsigned runtime_mortal;
+/* In a thread: participant n dies. Its stores are done, then the kernel lets its lock fall. */
+void runtime_die(int n);
 
 /* In this run the operation at this line does without these bits of enum order. */
 void runtime_weaken(const char *file, int line, unsigned bits);
