@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from helios_shm import lifecycle, store
+from helios_shm import coordinator, lifecycle, store
 from helios_shm.errors import (
     BusyError,
     CapacityError,
@@ -25,7 +25,7 @@ from helios_shm.errors import (
     ReadOnlyError,
     StoreError,
 )
-from helios_shm.store import StorePaths
+from helios_shm.store import UNFINISHED_PREFIX, StorePaths
 
 WAIT_SECONDS_MAX = 30.0
 
@@ -273,6 +273,110 @@ def test_the_ring_fits_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lifecycle, "SHARED_MEMORY", Path("/no/shm"))
     with pytest.raises(StoreError, match="/no/shm"):
         lifecycle.ring_bytes(None)
+
+
+# ---- a power cut while a store is made ----
+
+
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path]]:
+    """From now on: which directories are synced, and what is renamed, in order."""
+    steps: list[tuple[str, Path]] = []
+    sync, rename = lifecycle.fsync_directory, os.rename
+
+    def tell_sync(path: Path) -> None:
+        steps.append(("sync", path))
+        sync(path)
+
+    def tell_rename(source: Path, target: Path) -> None:
+        steps.append(("rename", target))
+        rename(source, target)
+
+    monkeypatch.setattr(lifecycle, "fsync_directory", tell_sync)
+    monkeypatch.setattr(os, "rename", tell_rename)
+    return steps
+
+
+def test_the_directories_above_a_store_are_made_durable_before_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were made and not synced: after a power cut the store was gone with the first of them, and every durable
+    commit with it."""
+    steps = synced(monkeypatch)
+    paths = lifecycle.open_store(tmp_path / "new" / "deeper" / "store", create=True)
+    before = steps[: steps.index(("rename", paths.root))]
+    assert {("sync", tmp_path), ("sync", tmp_path / "new")} <= set(before)
+    assert steps[-1] == ("sync", paths.root.parent)
+
+
+def test_a_directory_above_that_cannot_be_read_is_no_hindrance(
+    store_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync = lifecycle.fsync_directory
+
+    def denied(path: Path) -> None:
+        if path == store_path.parent.parent:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        sync(path)
+
+    monkeypatch.setattr(lifecycle, "fsync_directory", denied)
+    lifecycle.names_sync(lifecycle.open_store(store_path, create=True))
+
+
+def test_a_coordinator_makes_the_stores_name_durable_before_it_acknowledges_anything(
+    paths: StorePaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who made the store may have died between renaming it and syncing its parent."""
+    steps = synced(monkeypatch)
+    lock = lifecycle.CoordinatorLock(paths)
+    assert lock.take()
+    made = coordinator.Coordinator(paths, lock)
+    assert made._leave()
+    assert steps[:2] == [("sync", paths.root), ("sync", paths.root.parent)]
+
+
+def test_a_store_in_a_directory_that_stays_has_its_description_last(
+    store_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """helios.json was renamed before db/ was synced: after a power cut there was a store without a database."""
+    store_path.mkdir()
+    monkeypatch.setattr(lifecycle, "_rename_into_place", lambda building, paths: False)
+    steps = synced(monkeypatch)
+    paths = lifecycle.open_store(store_path, create=True)
+    before = steps[: steps.index(("rename", paths.info))]
+    assert {("sync", path) for path in (paths.locks, paths.blobs, paths.db, paths.root)} <= set(before)
+    assert steps[-1] == ("sync", paths.root)
+
+
+def test_a_store_that_was_not_finished_in_a_directory_that_stays_is_made_anew(store_path: Path) -> None:
+    """Half a store in a mount point was taken for something else, for ever."""
+    paths = StorePaths(store_path)
+    for directory in (paths.root, paths.locks, paths.db):
+        directory.mkdir()
+    (paths.db / "data.mdb").write_bytes(b"half")
+    paths.gate.touch()
+    (store_path / f"{UNFINISHED_PREFIX}1234").touch()
+    with pytest.raises(NotFoundError):
+        lifecycle.open_store(store_path, create=False)
+    inode = store_path.stat().st_ino
+    assert lifecycle.open_store(store_path, create=True) == paths
+    assert store_path.stat().st_ino == inode
+    assert sorted(path.name for path in store_path.iterdir()) == ["blobs", "db", "helios.json", "locks"]
+
+
+def test_of_many_creators_in_a_directory_that_stays_one_wins_and_the_others_open_its_store(
+    store_path: Path,
+) -> None:
+    """Who came while another filled it found "a directory with other contents"."""
+    store_path.mkdir()
+    source = (
+        "import sys\nfrom helios_shm import lifecycle\n"
+        "lifecycle._rename_into_place = lambda building, paths: False\nsys.stdin.readline()\n"
+        "print(lifecycle.identify(lifecycle.open_store(sys.argv[1], create=True)).uuid.hex())"
+    )
+    children = [python(source, str(store_path)) for _ in range(4)]
+    uuids = {child.communicate("go\n")[0] for child in children}
+    assert [child.returncode for child in children] == [0] * 4
+    assert len(uuids) == 1
 
 
 # ---- the gate ----
