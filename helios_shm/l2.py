@@ -40,6 +40,7 @@ NODE, VALUE, BLOB = 1, 2, 4
 _MAP_SIZES = tuple(1 << bits for bits in (40, 38, 36, 35, 34, 33, 32, 31, 30, 28))
 _READERS_MAX = 2048
 _DATABASES = (b"packs", b"log", b"branches", b"meta")
+_PACKS_MAX = 1 << 62  # no store has so many, and what is counted from one still fits
 _SERIAL_LAST = (1 << 64) - 1
 
 PACK_HEADER = struct.Struct("<QIIQQ")  # magic, version, count, payload bytes, reserved
@@ -136,6 +137,14 @@ def _environment(
 
 def pack_key(number: int) -> bytes:
     return number.to_bytes(8, "big")
+
+
+def pack_number(key: Buffer) -> int:
+    """The number that ``pack_key`` made a key of. CorruptError if none can be."""
+    number = int.from_bytes(key, "big")
+    if memoryview(key).nbytes != 8 or not 0 < number < _PACKS_MAX:
+        raise CorruptError(f"a pack in L2 has the key {bytes(key)!r}, which is no number of one")
+    return number
 
 
 def log_key(name: str, serial: int) -> bytes:
@@ -440,7 +449,7 @@ def _packs_between(txn: Any, packs: Any, low: int, high: int) -> Iterator[tuple[
     with txn.cursor(db=packs) as cursor:
         found = cursor.set_range(pack_key(low + 1))
         while found:
-            number = int.from_bytes(cursor.key(), "big")
+            number = pack_number(cursor.key())
             if number > high:
                 return
             yield number, cursor.value()
@@ -653,7 +662,7 @@ class Reader:
 
     def _newest(self, txn: Any) -> int:
         with txn.cursor(db=self._packs) as cursor:
-            return int.from_bytes(cursor.key(), "big") if cursor.last() else 0
+            return pack_number(cursor.key()) if cursor.last() else 0
 
     def _beyond(self, txn: Any, id: bytes, mark: int, newest: int) -> Entry | None:
         """Look in the packs above the mark."""
@@ -821,7 +830,7 @@ class Writer:
     def newest_pack(self) -> int:
         """The newest pack's number; 0 if there is none."""
         with self._env.begin(buffers=True) as txn, txn.cursor(db=self.packs) as cursor:
-            return int.from_bytes(cursor.key(), "big") if cursor.last() else 0
+            return pack_number(cursor.key()) if cursor.last() else 0
 
     def packs_between(self, low: int, high: int) -> Iterator[tuple[int, memoryview]]:
         """Packs low + 1 .. high, ascending; a pack's bytes are valid until the next one is asked for."""

@@ -16,6 +16,7 @@ from helios_shm._capi import ffi, lib
 from helios_shm.errors import CapacityError, ClosedError, CorruptError, FormatError, StoreError
 from helios_shm.hashing import blake3
 from helios_shm.l2 import BLOB, NODE, VALUE, BranchRow, Locator, Reader, Writer
+from helios_shm.record import RECORD
 from helios_shm.store import StorePaths
 
 BOOT = l2.boot_id()
@@ -55,8 +56,10 @@ def block_of(first: int, records: list[bytes]) -> bytes:
 
 
 def record_of(name: str, serial: int) -> bytes:
-    """As much of a commit record as L2 looks at: whose it is."""
-    return struct.pack("<4xH186x", len(name)) + name.encode() + b" %d" % serial
+    """The shortest commit record of a branch."""
+    zeros = bytes(32)
+    numbers = (serial, serial, 0, 0, 0, 0, 0, 0, 0, 0)
+    return RECORD.pack(3, 1, 0, len(name), 0, 0, 0, zeros, 1, 0, *numbers, zeros, zeros) + name.encode()
 
 
 def row(name: str, **changes: object) -> BranchRow:
@@ -521,6 +524,24 @@ def test_a_pack_number_that_is_taken_is_an_error_and_loses_nothing(store: StoreP
         batch.next_pack = 1
         batch.put_pack(pack)
     assert writer.newest_pack() == 2
+
+
+@pytest.mark.parametrize("key", [bytes(7) + b"\1\1", b"\x80" + bytes(7), b"\1"])
+def test_a_pack_under_a_key_that_is_no_number_is_corrupt(
+    store: StorePaths, writer: Writer, key: bytes
+) -> None:
+    """A flipped bit in the size of a key makes a number that no other number can follow."""
+    pack = pack_of([value(b"a")])
+    with writer.transaction() as batch:
+        batch.put_pack(pack)
+        batch._txn.put(key, pack, db=writer.packs)
+    with pytest.raises(CorruptError, match="no number"):
+        writer.newest_pack()
+    writer.close()
+    reader = Reader(store)
+    with pytest.raises(CorruptError, match="no number"):
+        reader.get(blake3(b"b"))
+    reader.close()
 
 
 def test_a_log_block_is_never_written_over(writer: Writer) -> None:
