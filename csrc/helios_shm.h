@@ -251,6 +251,8 @@ int hs_diff(hs_call *call, const uint8_t *old_root, const uint8_t *new_root, con
 /* ---- L0 and L1 ---------------------------------------------------------------------------------------------------------------- */
 int hs_node_give(hs_engine *engine, const uint8_t *id, const uint8_t *bytes,
                  size_t size); /* a node from L2 into the cache: verified */
+/* Empty the node cache, so that what is read next is read from the ring or from L2: for a check of these. */
+void hs_engine_forget(hs_engine *engine);
 /* Put a value; its id in call->id. HS_WAIT as elsewhere. cached: L2 has it already. */
 int hs_l1_put(hs_call *call, const uint8_t *bytes, size_t size);
 int hs_l1_put_cached(hs_call *call, uint32_t kind, const uint8_t *id, uint32_t codec, const uint8_t *stored,

@@ -337,6 +337,12 @@ int hs_cache_new(size_t limit, hs_cache **out) {
     return HS_OK;
 }
 
+void hs_cache_clear(hs_cache *cache) {
+    while (cache->oldest >= 0) slab_end(cache); /* the next node begins a slab */
+    memset(cache->table, 0, cache->buckets * BUCKET_WORDS * sizeof *cache->table);
+    cache->nodes = cache->kept = cache->evicted_to = 0;
+}
+
 void hs_cache_free(hs_cache *cache) {
     if (!cache) return;
     if (cache->spare.release) cache->spare.release(cache->spare.object);

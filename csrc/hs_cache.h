@@ -21,6 +21,8 @@
 
 typedef struct hs_cache hs_cache;
 int hs_cache_new(size_t limit, hs_cache **out);
+/* Forget every node; links to them end. What does not keep pointers across calls may go on. */
+void hs_cache_clear(hs_cache *cache);
 void hs_cache_free(hs_cache *cache);
 /* Evict (oldest slab first; what was used lately is kept) towards the limit, a slab or two at a time. Called at the
  * beginning of an operation: pointers into the cache end here. Cheap when there is nothing to do. */

@@ -198,6 +198,12 @@ int hs_node_give(hs_engine *engine, const uint8_t *id, const uint8_t *bytes, siz
     return status;
 }
 
+void hs_engine_forget(hs_engine *engine) {
+    hs_engine_lock(engine);
+    hs_cache_clear(engine->tree.cache);
+    hs_engine_unlock(engine);
+}
+
 static int put_item(hs_engine *engine, const hs_ring_item *item) {
     uint64_t place;
     bool added;

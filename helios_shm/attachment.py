@@ -460,6 +460,14 @@ class Attachment:
         check(self._with_engine(lib.hs_engine_stats_get, out), "statistics")
         return out
 
+    def forget_nodes(self) -> None:
+        """Empty the cache of nodes, so that the next ones come from L1 or L2."""
+        call = self.call()
+        try:
+            lib.hs_engine_forget(self._engine)
+        finally:
+            self.pool.append(call)
+
     def _with_engine(self, function: Callable[..., int], *args: Any) -> int:
         """Call a function that takes the engine alone; a call is held meanwhile, so that nobody closes the engine."""
         call = self.call()

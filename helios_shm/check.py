@@ -12,8 +12,8 @@
 The files are looked at by a process of their own. LMDB is asked for nothing there but a read transaction, which keeps
 the pages of one moment as they are: a damaged database may end a process that opens it. Should it do so, that is
 reported, and another process looks at the file without it. So a check may run while others commit; what it says is of
-that moment. Its memory is bounded: a bit for each entry, a table of ids in a temporary file, and some thousand nodes; a
-tree that many commits share is walked once.
+that moment. Its memory is bounded: a bit for each entry, a table of ids (a large one in a file of its own), some thousand
+nodes; a tree that many commits share is walked once.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ Tell = Callable[[str], None]
 # As many sentences as anybody reads; what is beyond is counted.
 _SENTENCES_MAX = 10_000
 _SUMMARIES_MAX = 1 << 16
+_DICT_ENTRIES_MAX = 1 << 16
 _BLOCK_SIZE = 1 << 20
 _WORDS_A_CALL = 1024
 # A writer's file grows while it writes; one that has not been touched for so long was left behind by a dead writer.
@@ -142,6 +143,8 @@ class _Packs:
         self._bad: set[int] = set()  # ordinals
         self._walked = bytearray()
         self._summaries: dict[bytes, _Summary] = {}
+        # Where an id stands: in a dict, or, where there are many, in a table of the kind that the locator is.
+        self._places: dict[bytes, list[tuple[int, int]]] = {}
         self._table: l2.Locator | None = None
         self._empty = empty_root()
 
@@ -206,13 +209,18 @@ class _Packs:
             return f"its file {name} cannot be read: {error}"
 
     def index(self) -> None:
-        """Once all packs are there: the table."""
-        capacity = 2 * self._entries
-        while not self._fill(capacity):
-            capacity = max(2 * capacity, 2048)
+        """Once all packs are there: where each id stands."""
         self._walked = bytearray((self._entries >> 3) + 1)
+        if self._entries > _DICT_ENTRIES_MAX:
+            capacity = 2 * self._entries
+            while not self._fill_table(capacity):
+                capacity *= 2
+            return
+        for number, pack in self.packs.items():
+            for row in range(l2.pack_count(pack)):
+                self._places.setdefault(l2.pack_id(pack, row), []).append((number, row))
 
-    def _fill(self, capacity: int) -> bool:
+    def _fill_table(self, capacity: int) -> bool:
         directory = Path(tempfile.mkdtemp(prefix="helios-check-"))
         try:
             self._table = l2.Locator.create(directory / "locator", capacity, bytes(16))
@@ -227,8 +235,8 @@ class _Packs:
 
     def _find(self, id: bytes) -> Iterator[tuple[int, memoryview, int]]:
         """(ordinal, pack, row) of the whole entries of this id."""
-        assert self._table is not None
-        for number, row in self._table.find(id):
+        places = self._places.get(id, []) if self._table is None else self._table.find(id)
+        for number, row in places:
             pack = self.packs.get(number)
             if pack is not None and l2.pack_has(pack, row, id):
                 ordinal = self._first[number] + row
@@ -721,6 +729,7 @@ def _look_at_memory(attachment: Attachment, tell: Tell, *, deep: bool) -> None:
     for place, id in _damaged_entries(attachment):
         name = f"entry {id.hex()}" if any(id) else "an entry whose header cannot be"
         tell(f"shared memory, chunk {place >> 16 & 0xFFFF}, unit {place & 0xFFFF}: {name} fails its checksum")
+    attachment.forget_nodes()
     for word in _head_words(attachment):
         try:
             _look_at_chain(attachment, word, tell, deep=deep)

@@ -187,6 +187,32 @@ static void after_a_fork_new_nodes_go_to_fresh_memory(void) {
     hs_cache_free(cache);
 }
 
+static void what_was_forgotten_is_not_found_and_can_come_back(void) {
+    hs_cache *cache;
+    uint8_t id[32];
+    hs_cache_stats stats;
+    REQUIRE(hs_cache_new((size_t)1 << 20, &cache) == HS_OK);
+    hs_cache_clear(cache);
+    for (unsigned round = 0; round < 3; round++) {
+        hs_link link = 0;
+        for (uint64_t i = 0; i < 5000; i++) { /* several slabs, and a table that grew */
+            size_t size = make_leaf(i, i % 65, id);
+            CHECK(hs_cache_get(cache, id) == NULL);
+            CHECK_EQ_INT(hs_cache_add(cache, id, bytes, size, true), HS_OK);
+            hs_cached *cached = hs_cache_get(cache, id);
+            REQUIRE(cached);
+            if (i == 4999) link = hs_cache_link(cache, cached);
+            if (i % 100 == 0) hs_cache_trim(cache); /* also in the middle of an eviction */
+        }
+        hs_cache_clear(cache);
+        hs_cache_stats_get(cache, &stats);
+        CHECK_EQ_INT(stats.nodes, 0);
+        CHECK_EQ_INT(stats.bytes, 0);
+        CHECK(hs_cache_follow(cache, link) == NULL);
+    }
+    hs_cache_free(cache);
+}
+
 int main(void) {
     RUN(a_node_is_found_by_its_id);
     RUN(adding_twice_keeps_one);
@@ -195,6 +221,7 @@ int main(void) {
     RUN(a_link_to_what_was_evicted_leads_nowhere);
     RUN(crowded_ids_are_forgotten_not_searched_for_ever);
     RUN(a_thousand_forks_stay_small);
+    RUN(what_was_forgotten_is_not_found_and_can_come_back);
     RUN(after_a_fork_new_nodes_go_to_fresh_memory);
     return hs_test_report();
 }

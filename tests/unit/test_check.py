@@ -146,6 +146,15 @@ def test_a_closed_engine_checks_nothing(opened: helios_shm.Engine) -> None:
         opened.check()
 
 
+def test_a_store_of_many_entries_is_indexed_in_a_file(
+    copy: StorePaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "_DICT_ENTRIES_MAX", 0)
+    assert said(copy) == ""
+    blobs.path_of(copy, blake3(LARGE)).unlink()
+    assert "path 'large'" in said(copy)
+
+
 def test_deep_trees_and_many_pages_are_walked(store_path: Path) -> None:
     with helios_shm.open(store_path, l1_bytes=16 << 20) as engine:
         branch = engine.branch("main")
