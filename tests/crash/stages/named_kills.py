@@ -22,7 +22,7 @@ from __future__ import annotations
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import cycle, islice
 from pathlib import Path
@@ -99,6 +99,19 @@ MUTANTS = (
         "who waits for durability is told before anything is on disk",
     ),
     Mutant(
+        "a chain is followed to what a coordinator remembers",
+        "helios_shm/coordinator.py",
+        """        serial = row.serial if row is not None else 0
+        first = serial + 1
+""",
+        """        remembered = vars(self._owner).setdefault("remembered", {})
+        serial = remembered.get(head.name, 0)
+        remembered[head.name] = head.serial
+        first = serial + 1
+""",
+        "the next coordinator, which remembers nothing, writes again what L2 has",
+    ),
+    Mutant(
         "a lost race is acknowledged",
         "csrc/hs_commit.c",
         """    if (!hs_branch_head_compare_and_set(&engine->segment, state->branch->slot, &expected, place))
@@ -125,10 +138,10 @@ class Kills:
         self.arms = arms
         self.reached: dict[str, int] = dict.fromkeys((*WORKER_STEPS, *COORDINATOR_STEPS), 0)
         self.service = Service(outcome)
+        self._losses = run.chance("losses")
         self._stores = 0
 
-    @property
-    def over(self) -> bool:
+    def is_over(self) -> bool:
         """A seeded bug has been found."""
         return self.run.mutant is not None and bool(self.outcome.violations)
 
@@ -179,15 +192,17 @@ class Kills:
             with self.attacked("worker steps") as stand:
                 for at in range(0, len(mine), VICTIMS):
                     self.worker_batch(stand, mine[at : at + VICTIMS])
-                    if self.over:
+                    if self.is_over():
                         break
-            if self.over:
+            if self.is_over():
                 return
 
     # ---- coordinator steps ----
 
     def coordinators(self, count: int) -> None:
         """So many coordinators, each of which dies at a step."""
+        if self.is_over():
+            return
         chance = self.run.chance("coordinators")
         cases = [
             (label, chance.randint(1, OCCURRENCE_MAX)) for label in islice(cycle(COORDINATOR_STEPS), count)
@@ -200,26 +215,32 @@ class Kills:
             self.arms.add("", 0, KILL)
             with self.attacked("coordinator steps", durable_share=0.3) as stand:
                 dead = 0
-                while dead < len(mine) and not self.over:
-                    self._coordinator_dies(stand, *mine[dead])
+                while dead < len(mine) and not self.is_over():
+                    self._coordinator_dies(stand, *mine[dead], len(mine) - dead)
                     # Each that started has taken a step; one of them lives.
                     for label, _ in mine[dead : (dead := len(mine) - self.arms.waiting())]:
                         self.reached[label] += 1
                         self.outcome.count("kills")
                         self.outcome.count("of coordinators")
             self.arms.clear()
-            if self.over:
+            if self.is_over():
                 return
 
-    def _coordinator_dies(self, stand: Stand, label: str, nth: int) -> None:
-        """Workers commit until the coordinator is dead; then others must serve them."""
+    def _coordinator_dies(self, stand: Stand, label: str, nth: int, waiting: int) -> None:
+        """Workers commit until the coordinator is dead; then others must serve them. ``waiting``: steps that nobody has
+        taken while it lives; if it was dead before we looked, the clock of its kill is not known."""
         for _ in range(3 - len(stand.children)):
             stand.fork(400)
         watch, branch = stand.coordinator(), SHARED[nth % 2]
         what = f"the coordinator's death at {label}, the {nth}. time"
-        died = stand.until(what, lambda: watch.is_dead() or self._nudge(stand, branch), watch.fd)
-        stand.bury_coordinator()
-        stand.serve_after(died, what, branch, durable=True)
+
+        def is_over() -> bool:
+            return watch.is_dead() or self.arms.waiting() < waiting or self._nudge(stand, branch)
+
+        died = stand.until(what, is_over, watch.fd)
+        if watch.is_dead():
+            stand.bury_coordinator()
+            stand.serve_after(died, what, branch, durable=True)
         self.outcome.count("killed beside", len(stand.children))
         stand.settle(stand.kill_all())
 
@@ -233,7 +254,14 @@ class Kills:
 
     # ---- lost segments ----
 
-    def loss(self, label: str, *, thaw: bool, nth: int) -> None:
+    def losses(self, labels: Sequence[str]) -> None:
+        """At each of these steps, with and without going on."""
+        for label in labels:
+            for thaw in (False, True):
+                if not self.is_over():
+                    self._lose(label, thaw=thaw, nth=self._losses.randint(2, 1 + OCCURRENCE_MAX))
+
+    def _lose(self, label: str, *, thaw: bool, nth: int) -> None:
         """The coordinator stands still at a step, workers go on; it may go on as well; all die, the segment is
         lost."""
         self.arms.add(label, nth, STOP)
@@ -288,7 +316,7 @@ class Kills:
                 stand.settle(stand.kill_all())
                 stand.baseline()
                 stand.leave()
-            stand.audit()
+            stand.audit(thorough=not lost)
         except Hung as hung:
             stand.ledger.violate("hung", str(hung))
             stand.abandon()
@@ -302,14 +330,16 @@ def prove(run: Run) -> Outcome:
     with armoury(run.directory) as arms:
         kills = Kills(run, outcome, arms)
         check_steps(run, outcome)
-        kills.workers(run.times(WORKER_KILLS) if run.mutant is None else VICTIMS)
-        chance = run.chance("losses")
-        for label in COORDINATOR_STEPS * run.times(1):
-            for thaw in (False, True):
-                if not kills.over:
-                    kills.loss(label, thaw=thaw, nth=chance.randint(2, 1 + OCCURRENCE_MAX))
-        if not kills.over:
+        if run.mutant is None:
+            kills.workers(run.times(WORKER_KILLS))
+            kills.losses(COORDINATOR_STEPS * run.times(1))
             kills.coordinators(run.times(COORDINATOR_KILLS))
+        else:
+            # A little of everything first: it finds most of what can be found.
+            kills.workers(VICTIMS)
+            kills.losses(COORDINATOR_STEPS[:2])
+            kills.coordinators(len(COORDINATOR_STEPS))
+            kills.losses(COORDINATOR_STEPS)
     for label, times in kills.reached.items():
         outcome.expect(
             times > 0 or run.mutant is not None, f"step {label} was never reached (seed {run.seed})"

@@ -44,6 +44,7 @@ from tests.crash.stand import (
     Stand,
     judge_descriptors,
     kill_coordinators,
+    look_through,
     open_descriptors,
     run_delay,
     state_of,
@@ -60,7 +61,7 @@ SECONDS = 75.0
 KILLS = {"fork": 2300, "forkserver": 170, "spawn": 24}
 GROUP_KILLS = 40
 WORKERS = 4
-KILLS_A_STORE = 160
+KILLS_A_STORE = 240
 # Of the kills one by one, so many hit the coordinator.
 COORDINATOR_SHARE = 0.08
 VICTIMS = 2
@@ -324,6 +325,7 @@ class Groups:
         until_gone(self._ledger, self._path)
         with helios_shm.open(self._path, create=False, l1_bytes=RING_BYTES) as engine:
             self._ledger.audit(engine)
+            look_through(self._ledger, engine)
         until_gone(self._ledger, self._path)
         judge_descriptors(self._ledger, self._descriptors)
 
