@@ -218,6 +218,47 @@ static uint64_t fill(worker *w, uint64_t first, uint32_t size) {
     return n - first;
 }
 
+/* How many damaged entries there are; the first one's place and id. */
+static uint32_t damage_count(const hs_segment *segment, uint64_t *first, uint8_t id[32]) {
+    uint32_t chunk = 0, offset = 0, found = 0;
+    uint64_t place;
+    uint8_t one[32];
+    while (hs_ring_damage(segment, &chunk, &offset, &place, one) == HS_OK) {
+        if (found++ > 0) continue;
+        *first = place;
+        memcpy(id, one, 32);
+    }
+    return found;
+}
+
+static void damage_is_found_by_its_place_and_what_is_behind_it_is_looked_at(void) {
+    rig r;
+    worker w;
+    uint64_t places[3], found;
+    uint8_t id[32];
+    thing things[3];
+    rig_make(&r, 4);
+    worker_join(&r, &w);
+    for (int i = 0; i < 3; i++) {
+        things[i] = thing_make((uint64_t)i, 200);
+        places[i] = store(&w, &things[i]);
+    }
+    CHECK_EQ_INT(damage_count(&r.segment, &found, id), 0);
+    uint8_t *entry = hs_chunk_address(&r.segment, hs_place_chunk(places[1]), hs_place_offset(places[1]));
+    entry[sizeof(hs_entry) + 7] ^= 4;
+    CHECK_EQ_INT(damage_count(&r.segment, &found, id), 1);
+    CHECK(found == places[1]);
+    CHECK_EQ_MEM(id, things[1].id, 32);
+    entry[sizeof(hs_entry) + 7] ^= 4;
+    entry[offsetof(hs_entry, kind)] = 77; /* no header at all: what is behind it cannot be found */
+    static const uint8_t zeros[32];
+    CHECK_EQ_INT(damage_count(&r.segment, &found, id), 1);
+    CHECK(found == places[1]);
+    CHECK_EQ_MEM(id, zeros, 32);
+    worker_leave(&w);
+    rig_break(&r);
+}
+
 static void full_ring_waits_with_its_chunks_sealed_and_published(void) {
     rig r;
     worker w;
@@ -568,6 +609,7 @@ int main(void) {
     RUN(small_buffer_is_told_the_size);
     RUN(words_that_are_no_places_are_in_l2);
     RUN(damaged_byte_is_never_returned);
+    RUN(damage_is_found_by_its_place_and_what_is_behind_it_is_looked_at);
     RUN(damaged_cursor_leads_no_reader_out_of_the_chunk);
     RUN(full_ring_waits_with_its_chunks_sealed_and_published);
     RUN(ring_goes_round_and_forgets_what_was_drained);
