@@ -11,9 +11,9 @@
 
 The files are looked at by a process of their own. LMDB is asked for nothing there but a read transaction, which keeps
 the pages of one moment as they are: a damaged database may end a process that opens it. Should it do so, that is
-reported, and another process looks at the file without it. So a check may run while others commit; what it says is of
-that moment. Its memory is bounded: a bit for each entry, a table of ids (a large one in a file of its own), some thousand
-nodes; a tree that many commits share is walked once.
+reported, and another process looks at the file without it. So a check may run while others commit. Its
+memory is bounded: a bit for each entry, a table of ids (a large one in a file of its own), some thousand nodes. A
+tree that many commits share is walked once.
 """
 
 from __future__ import annotations
