@@ -105,15 +105,25 @@ static bool is_taken(const hs_segment *segment, uint32_t n) {
     return hs_load32_acquire(&segment->participants[n].state) != 0; /* E17 (acquire end) */
 }
 
-/* Probe every taken slot; returns how many are dead, living ones through *living. An error counts as alive. `dead` (NULL: not
+/* Is the owner of this taken slot dead? Its lock is free, and the slot is then still taken, by the same one: in between one
+ * may have left, whose lock is free rightly, and another have joined. The state first: who sees the next owner's sees its
+ * name as well. An error counts as alive. */
+static bool owner_dead(const hs_drain *drain, uint32_t n) {
+    const hs_participant_slot *slot = &drain->segment->participants[n];
+    uint64_t pid = hs_load_acquire(&slot->pid), started_ns = hs_load_acquire(&slot->started_ns);
+    if (drain->participants_fd < 0 || hs_participant_alive(drain->participants_fd, n) != 0) return false;
+    return is_taken(drain->segment, n) && hs_load_relaxed(&slot->pid) == pid &&
+           hs_load_relaxed(&slot->started_ns) == started_ns;
+}
+
+/* Probe every taken slot; returns how many are dead, living ones through *living. `dead` (NULL: not
  * wanted) receives each: only collect fills drain->dead, since a slot may be freed only after the chunks of its owner are sealed. */
 static uint32_t participants_probe(hs_drain *drain, bool *dead, uint32_t *living) {
     uint32_t found = 0;
     *living = 0;
     for (uint32_t n = 0; n < HS_PARTICIPANTS; n++) {
         bool taken = is_taken(drain->segment, n);
-        bool is_dead =
-            taken && drain->participants_fd >= 0 && hs_participant_alive(drain->participants_fd, n) == 0;
+        bool is_dead = taken && owner_dead(drain, n);
         if (dead != NULL) dead[n] = is_dead;
         found += is_dead;
         *living += taken && !is_dead;
@@ -479,6 +489,7 @@ int hs_drain_finish(hs_drain *drain) {
     hs_store_relaxed(&segment->header->round_done_ns, hs_clock_ns(CLOCK_MONOTONIC)); /* for statistics */
     /* E21 and E13 (release ends): the round is done, then the bell. E8: the bell, before I look whether somebody waits. */
     hs_store_release(&segment->header->rounds_done, drain->round);
+    HS_STEP(round_done);
     hs_add32_seq_cst(&segment->header->done_bell, 1);
     hs_fence_seq_cst();
     if (hs_load32_relaxed(&segment->header->done_waiters) != 0)
@@ -554,6 +565,7 @@ static bool eviction_begin(hs_drain *drain) {
         hs_store32_release(&segment->header->evicting, 0);
         return false;
     }
+    HS_STEP(evict_begun);
     return true;
 }
 
@@ -567,8 +579,10 @@ static bool evict(hs_drain *drain, uint32_t slot) {
     if (hs_load32_acquire(&branch->waiters) != 0) return false;
     hs_store_relaxed(&branch->evicted_tag, tag);
     hs_store_release(&segment->branch_tags[slot], 0);
+    HS_STEP(evict_untagged);
     bool done =
         hs_cas_seq_cst(&branch->head, &head, word_fresh(segment)); /* E3 (release end): the tag is gone */
+    HS_STEP(evict_moved);
     if (!done) hs_store_release(&segment->branch_tags[slot], tag);
     hs_store_release(&branch->evicted_tag, 0);
     hs_branch_head_wake(segment, slot);

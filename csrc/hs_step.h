@@ -21,7 +21,9 @@
   X(join_locked) X(join_after)               /* a participant: lock taken; slot filled */                    \
   X(collect_reaped) X(collect_heads) X(collect_cursors) /* coordinator: the three passes */                  \
   X(txn_before) X(txn_after)                 /* coordinator: the synced transaction (called from Python) */  \
-  X(locator_after) X(marks_after) X(free_after) X(round_after) /* coordinator: what follows it */
+  X(locator_after) X(marks_after) X(free_after) X(round_done) X(round_after) /* coordinator: what follows it */ \
+  X(evict_begun) X(evict_untagged) X(evict_moved) /* coordinator: a branch's tag leaves the table */         \
+  X(leave_unlinked)                          /* coordinator: the segment has no name (called from Python) */
 /* clang-format on */
 
 #define HS_STEP_ENUM(label) HS_STEP_##label,

@@ -451,6 +451,7 @@ class Coordinator:
                 if self.durable and lib.hs_drain_has_work(self.drain, 1):
                     return False
                 check(lib.hs_engine_unlink(self._engine), "giving the shared memory up")
+                lib.hs_step_hit(b"leave_unlinked")
                 if not self.durable:
                     with contextlib.suppress(FileNotFoundError):
                         gone = lifecycle.detach_directory(self.paths)

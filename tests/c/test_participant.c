@@ -1,4 +1,7 @@
 /* test_participant.c - a slot's lock lives as long as its process, and nothing else does. */
+#define _GNU_SOURCE
+#include <stdarg.h>
+#include <sys/syscall.h>
 #include "hs_rig.h"
 
 static void slot_is_alive_until_its_owner_leaves(void) {
@@ -140,6 +143,46 @@ static void stopped_participant_lives(void) {
     rig_break(&r);
 }
 
+/* A slot changes hands while the coordinator asks for its lock: one owner leaves before, another joins after. */
+static struct {
+    rig *r; /* NULL: nothing happens */
+    worker *leaving, *joining;
+} relay;
+
+int fcntl(int fd, int command, ...) {
+    va_list arguments;
+    va_start(arguments, command);
+    void *argument = va_arg(arguments, void *);
+    va_end(arguments);
+    rig *r = command == F_OFD_GETLK ? relay.r : NULL;
+    relay.r = r != NULL ? NULL : relay.r;
+    if (r != NULL) worker_leave(relay.leaving);
+    int result = (int)syscall(SYS_fcntl, fd, command, argument);
+    if (r != NULL) worker_join(r, relay.joining);
+    return result;
+}
+
+/* The coordinator saw the slot taken, then its lock free, and took the owner for dead: it sealed the chunk of the next owner
+ * under its hands, freed its slot, and could then leave, and take the segment's name away, while that one was there. */
+static void slot_that_changes_hands_while_it_is_probed_is_nobodys_death(void) {
+    rig r;
+    worker first, second;
+    rig_make(&r, 4);
+    worker_join(&r, &first);
+    relay.r = &r;
+    relay.leaving = &first;
+    relay.joining = &second;
+    hs_drain_round round;
+    drain_round(&r, &round);
+    CHECK(relay.r == NULL); /* it was asked for */
+    CHECK_EQ_INT(round.reaped, 0);
+    CHECK_EQ_INT(second.self.index, 0);
+    CHECK_EQ_INT(hs_load32_acquire(&second.self.slot->state), 1);
+    CHECK_EQ_INT(hs_drain_participants(r.drain), 1);
+    worker_leave(&second);
+    rig_break(&r);
+}
+
 static void all_slots_taken_is_full(void) {
     rig r;
     worker w;
@@ -179,6 +222,7 @@ int main(void) {
     RUN(death_while_joining_leaves_a_free_or_a_dead_slot);
     RUN(forked_child_does_not_keep_its_parent_alive);
     RUN(stopped_participant_lives);
+    RUN(slot_that_changes_hands_while_it_is_probed_is_nobodys_death);
     RUN(all_slots_taken_is_full);
     RUN(slot_that_another_has_locked_is_passed_over);
     return hs_test_report();
