@@ -31,8 +31,9 @@ struct hs_locator {
 #define TAG_SHIFT          (HS_LOCATOR_PACK_BITS + HS_LOCATOR_ROW_BITS)
 /* Packs that may be entered above the mark; what is further away belongs to the window below it. */
 #define PACKS_ABOVE_MARK   (UINT64_C(1) << 20)
-/* With so few rows no place is wanting but for ids that are all the same, or made to meet: no larger table has more for
- * them, and nobody lacks the row that finds none. */
+/* Rows that a probe may look at. Where one pack has filled them all in a table with so few rows, its ids are all the same,
+ * or made to meet: no larger table has more places for them, and nobody lacks the row that finds none. */
+#define PROBED             (HS_LOCATOR_BUCKETS * HS_LOCATOR_WAYS)
 #define SPARSE             64u
 #define LOAD_MAX(capacity) ((capacity) / 10 * 7)
 
@@ -337,7 +338,7 @@ int hs_locator_insert(hs_locator *locator, uint64_t pack, const uint8_t *bytes, 
         if (row % GROUP == 0) home_load(locator, bytes, row, group_size(row, count), first);
         const uint8_t *id = pack_id(bytes, row);
         status = row_enter(locator, id, row_make(id, pack, row), &entered);
-        if (status == HS_WAIT && rows + entered <= capacity / SPARSE) status = HS_OK;
+        if (status == HS_WAIT && entered >= PROBED && rows + entered <= capacity / SPARSE) status = HS_OK;
     }
     hs_store_relaxed(&header->rows, rows + entered); /* relaxed: a count */
     return status;

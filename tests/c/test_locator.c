@@ -277,6 +277,26 @@ static void packs_whose_count_lies_are_refused(void) {
     hs_locator_close(locator);
 }
 
+/* More rows of one id than a probe can meet: whoever builds a table doubles it until all rows are in, and these never
+ * were. */
+static void one_id_in_many_rows_makes_no_table_grow_for_ever(void) {
+    enum { SAME = 700 };
+    size_t size;
+    uint8_t *pack = pack_make(1, SAME, &size);
+    for (uint32_t row = 1; row < SAME; row++)
+        memcpy(pack + hs_pack_payload_start(row), pack + hs_pack_payload_start(0), 32);
+    uint64_t capacity = HS_LOCATOR_CAPACITY_MIN;
+    int status = HS_WAIT;
+    for (; status == HS_WAIT && capacity <= (1 << 20); capacity *= 2) {
+        hs_locator *locator = fresh(capacity);
+        status = hs_locator_insert(locator, 1, pack, size);
+        if (status == HS_OK) CHECK(names(locator, 1, 1, 0));
+        hs_locator_close(locator);
+    }
+    CHECK_EQ_INT(status, HS_OK);
+    free(pack);
+}
+
 int main(void) {
     REQUIRE(mkdtemp(directory) != NULL);
     snprintf(path, sizeof path, "%s/locator", directory);
@@ -293,6 +313,7 @@ int main(void) {
     RUN(rows_are_counted_anew_by_who_goes_on_writing);
     RUN(garbage_in_the_rows_is_harmless);
     RUN(packs_whose_count_lies_are_refused);
+    RUN(one_id_in_many_rows_makes_no_table_grow_for_ever);
     unlink(path);
     rmdir(directory);
     return hs_test_report();
