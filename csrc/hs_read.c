@@ -12,11 +12,12 @@ static void begin(hs_engine *engine) {
     hs_cache_trim(engine->tree.cache);
 }
 
-/* A value that the tree names by id, out of L1. */
+/* A value that the tree names by id, out of L1. size: what the tree says that it has; 0: nobody says. */
 static int64_t get_by_id(hs_call *call, const uint8_t id[32], uint64_t size) {
     hs_ring_hit hit;
     int status = hs_engine_ring_get(call->engine, id, call->data, call->capacity, &hit);
     if (HS_LIKELY(status == HS_OK) && HS_LIKELY(hit.kind == HS_ENTRY_VALUE)) {
+        if (HS_UNLIKELY(size != 0 && hit.raw_size != size)) return HS_CORRUPT;
         call->codec = hit.codec;
         call->raw_size = hit.raw_size;
         return hit.codec == HS_CODEC_RAW ? (int64_t)hit.stored_size : (int64_t)hit.stored_size | HS_ENCODED;
@@ -121,7 +122,8 @@ static bool batch_value(hs_batch_fill *fill, const hs_value *value) {
         hs_ring_hit hit;
         int status = hs_engine_ring_get(fill->engine, value->bytes, to, room, &hit);
         if (status == HS_SMALL && batch->count > 0) return false;
-        if (status == HS_OK && hit.kind == HS_ENTRY_VALUE && hit.codec == HS_CODEC_RAW) {
+        if (status == HS_OK && hit.kind == HS_ENTRY_VALUE && hit.codec == HS_CODEC_RAW &&
+            hit.raw_size == value->size) {
             size = hit.stored_size;
         } else {
             form = HS_BATCH_BY_ID;

@@ -318,7 +318,16 @@ class Attachment:
             self.resolve(call)
 
     def load_value(self, id: bytes, size: int) -> bytes:
-        """A value by id: from L1, else from L2, else from its blob file."""
+        """A value by id: from L1, else from L2, else from its blob file. CorruptError if it has another size than the
+        state that names it says."""
+        raw = self._load_value(id, size)
+        if len(raw) != size:
+            raise CorruptError(
+                f"value {id.hex()} has {len(raw)} bytes; a state of {self.paths.root} says {size}"
+            )
+        return raw
+
+    def _load_value(self, id: bytes, size: int) -> bytes:
         raw = self.from_l1(id)
         if raw is not None:
             return raw
