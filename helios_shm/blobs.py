@@ -103,7 +103,8 @@ def _write(path: Path, view: memoryview, *, synced: bool = False) -> None:
 
 
 def _map(path: Path) -> tuple[memoryview, os.stat_result]:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    # Not to wait, should it be a pipe: then it cannot be mapped.
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         status = os.fstat(fd)
         mapping = mmap.mmap(fd, status.st_size, access=mmap.ACCESS_READ) if status.st_size else b""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import lz4.block
 from typing_extensions import Buffer
 
-from .config import LZ4_BYTES_MIN
+from .config import BLOB_BYTES_MIN, LZ4_BYTES_MIN
 from .errors import CorruptError
 
 RAW = 0
@@ -22,6 +22,8 @@ _GAIN_SHIFT = 3
 # No LZ4 block grows by more than this; a larger claim is a lie that would cost memory.
 _RATIO_MAX = 255
 _SLACK = 64
+# Nor does any stand for a value that would be a file: rows and entries hold smaller ones.
+_RAW_BYTES_MAX = BLOB_BYTES_MIN
 
 
 def encode_value(raw: Buffer) -> tuple[int, Buffer]:
@@ -30,7 +32,7 @@ def encode_value(raw: Buffer) -> tuple[int, Buffer]:
     Cost: 1-2 us a KiB where it is tried.
     """
     size = memoryview(raw).nbytes
-    if size < LZ4_BYTES_MIN:
+    if not LZ4_BYTES_MIN <= size <= _RAW_BYTES_MAX:
         return RAW, raw
     stored: bytes = lz4.block.compress(raw, store_size=False)
     if len(stored) > size - (size >> _GAIN_SHIFT):
@@ -47,7 +49,7 @@ def decode(codec: int, stored: Buffer, raw_size: int) -> bytes:
         return bytes(stored)
     if codec != LZ4:
         raise CorruptError(f"unknown codec {codec}")
-    if not 0 <= raw_size <= size * _RATIO_MAX + _SLACK:
+    if not 0 <= raw_size <= min(size * _RATIO_MAX + _SLACK, _RAW_BYTES_MAX):
         raise CorruptError(f"{size} compressed bytes cannot stand for {raw_size}")
     try:
         raw: bytes = lz4.block.decompress(stored, uncompressed_size=raw_size)

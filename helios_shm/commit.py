@@ -13,7 +13,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from .attachment import Attachment
-from .record import HAS_PARENT, HAS_SECOND, RECORD
+from .errors import CorruptError
+from .record import HAS_PARENT, HAS_SECOND, RECORD, record_text
 from .snapshot import Snapshot, make_snapshot
 from .types import JSON, CommitMetrics
 
@@ -85,12 +86,23 @@ def _fill_commit(commit: Commit) -> None:
     fields = {
         "snapshot": make_snapshot(attachment, root),
         "parents": tuple(make_snapshot(attachment, root) for root in parents),
-        "branch": record[RECORD.size : message_at].decode() if serial else None,
+        "branch": record_text(record[RECORD.size : message_at], "branch name") if serial else None,
         "sequence": sequence if serial else None,
         "time": EPOCH + timedelta(microseconds=time_ns // 1000),
-        "message": record[message_at:metadata_at].decode(),
-        "metadata": json.loads(metadata) if metadata else {},
+        "message": record_text(record[message_at:metadata_at], "message"),
+        "metadata": _metadata(metadata) if metadata else {},
         "metrics": CommitMetrics(latency, new_nodes, new_bytes, reused, changed, retries),
     }
     for name, value in fields.items():
         object.__setattr__(commit, name, value)
+
+
+def _metadata(text: bytes) -> dict[str, JSON]:
+    """A commit's metadata out of its record. CorruptError for anything but a JSON object of bearable depth."""
+    try:
+        metadata = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CorruptError(f"the metadata of a commit record is no JSON: {error}") from None
+    if not isinstance(metadata, dict):
+        raise CorruptError(f"the metadata of a commit record is a {type(metadata).__name__}, no object")
+    return metadata

@@ -301,7 +301,11 @@ def engine_of(attachment: Attachment) -> Engine:
 
 
 def _attachment_for(uuid: bytes, path: str) -> Attachment:
-    """The open attachment to a store, or a new one that stays open until the process ends."""
+    """The open attachment to a store, or a new one that stays open until the process ends. What it is given comes out
+    of a pickle: ValueError if that lies about sizes or types."""
+    _check_bytes("a store's uuid", uuid, 16)
+    if not isinstance(path, str):
+        raise ValueError(f"a store's path is a str, not {type(path).__name__}")
     with _open_lock:
         found = [attachment for attachment in iter_attachments() if attachment.uuid == uuid]
         if found:  # of several, over a store and its copies, the one that it came from
@@ -317,13 +321,19 @@ def _attachment_for(uuid: bytes, path: str) -> Attachment:
             raise NotFoundError(f"store {uuid.hex()} is not open here and not at {path}: {error}") from None
 
 
+def _check_bytes(what: str, value: object, size: int) -> None:
+    if type(value) is not bytes or len(value) != size:
+        raise ValueError(f"{what} is {size} bytes, not {value!r:.80}")
+
+
 def restore_engine(uuid: bytes, path: str) -> Engine:
     """Unpickle an engine."""
     return Engine._over(_attachment_for(uuid, path))
 
 
 def restore_snapshot(uuid: bytes, path: str, root: bytes) -> Snapshot:
-    """Unpickle a snapshot."""
+    """Unpickle a snapshot. The core reads as many bytes of a root as a root has."""
+    _check_bytes("a snapshot's id", root, _ID_DIGITS // 2)
     return make_snapshot(_attachment_for(uuid, path), root)
 
 

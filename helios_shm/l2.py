@@ -43,6 +43,7 @@ _DATABASES = (b"packs", b"log", b"branches", b"meta")
 _PACKS_MAX = 1 << 62  # no store has so many, and what is counted from one still fits
 _SERIAL_LAST = (1 << 64) - 1
 
+_META_NUMBER_MAX = 1 << 63
 PACK_HEADER = struct.Struct("<QIIQQ")  # magic, version, count, payload bytes, reserved
 PACK_ROW = struct.Struct("<32sIIQBB6x")  # id, offset, stored, raw, kind, codec
 _ROW_TAIL = struct.Struct("<IIQBB6x")
@@ -365,12 +366,9 @@ def log_block(value: memoryview, what: str) -> bytes:
 
 
 def log_records(block: bytes, name: str, what: str) -> tuple[int, list[memoryview]]:
-    """(first serial, records) of a log block of this branch whose sum holds. CorruptError."""
-    if (
-        len(block) < _LOG_HEADER.size + _LOG_SUM_SIZE
-        or blake3(block[:-_LOG_SUM_SIZE]) != block[-_LOG_SUM_SIZE:]
-    ):
-        raise CorruptError(f"{what}: its checksum fails")
+    """(first serial, records) of a log block of this branch that is whole. CorruptError."""
+    if lib.hs_log_validate(block, len(block)) != lib.HS_OK:
+        raise CorruptError(f"{what}: its checksum fails, or it is no block of commit records")
     first, records = log_parts(block)
     if any(_record_name(record) != name.encode() for record in records):
         raise CorruptError(f"{what}: a block of another branch stands there")
@@ -744,7 +742,18 @@ class Batch:
     def __init__(self, writer: Writer, txn: Any) -> None:
         self._writer = writer
         self._txn = txn
-        self.next_pack = int.from_bytes(txn.get(b"next_pack", db=writer.meta), "little")
+        self.next_pack = meta_number(txn, writer.meta, b"next_pack")
+def meta_number(txn: Any, meta: Any, name: bytes) -> int:
+    """A number of the database ``meta``. CorruptError if it is none, or no other can follow it."""
+    value = txn.get(name, db=meta)
+    number = -1 if value is None or len(value) != 8 else int.from_bytes(value, "little")
+    if not 0 <= number < _META_NUMBER_MAX:
+        raise CorruptError(
+            f"L2's {name.decode()!r} is damaged: {None if value is None else bytes(value[:16])!r}"
+        )
+    return number
+
+
 
     def put_pack(self, pack: Buffer) -> int:
         """Store a pack; returns its number."""
@@ -812,7 +821,7 @@ class Writer:
     def draw_epoch(self) -> int:
         """Become the one who may write: nobody with a lower epoch commits after this."""
         with translated(f"writing {self._paths.db}"), self._env.begin(write=True) as txn:
-            self.epoch = int.from_bytes(txn.get(b"epoch", db=self.meta), "little") + 1
+            self.epoch = meta_number(txn, self.meta, b"epoch") + 1
             txn.put(b"epoch", self.epoch.to_bytes(8, "little"), db=self.meta)
         return self.epoch
 
@@ -823,7 +832,7 @@ class Writer:
         If leaving raises, nothing of it may be acknowledged; ``reopen`` before the next.
         """
         with translated(f"writing {self._paths.db}"), self._env.begin(write=True, buffers=True) as txn:
-            if int.from_bytes(txn.get(b"epoch", db=self.meta), "little") != self.epoch:
+            if meta_number(txn, self.meta, b"epoch") != self.epoch:
                 raise EpochError(f"{self._paths.db}: another coordinator has taken over")
             yield Batch(self, txn)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+from .errors import CorruptError
+
 # csrc/hs_record.h: type, version, flags, name size, 0, message size, metadata size | root, incarnation | parent word,
 # serial, sequence | time, latency, new bytes, reused bytes | new nodes, changed keys, retries, 0 | parent, second
 # parent
@@ -28,10 +30,21 @@ class RecordHead:
     time_ns: int
 
 
+def record_text(data: bytes, what: str) -> str:
+    """Text out of a record. The core checks a record's sizes, and leaves it to us whether its text is text.
+    CorruptError."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise CorruptError(f"the {what} of a commit record is no UTF-8: {error}") from None
+
+
 def record_head(record: bytes) -> RecordHead:
-    """Decode what a walk along a branch needs of a record."""
+    """Decode what a walk along a branch needs of a record. CorruptError."""
+    if len(record) < RECORD.size:
+        raise CorruptError(f"a commit record of {len(record)} bytes is cut short")
     fields = RECORD.unpack_from(record)
-    name = record[RECORD.size : RECORD.size + fields[3]].decode()
+    name = record_text(record[RECORD.size : RECORD.size + fields[3]], "branch name")
     return RecordHead(
         deleted=bool(fields[2] & DELETED),
         name=name,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from . import config
 from ._capi import check, ffi, lib
 from .attachment import Attachment
-from .errors import NotFoundError
+from .errors import CorruptError, NotFoundError
 from .mapping import EVERYTHING, Bounds, Items, Keys, Values, bounds_of, successor
 from .types import KINDS, Diff, Stat
 
@@ -327,14 +327,18 @@ class Snapshot(Mapping[str, bytes]):
 
 
 def _batch_keys(batch: Any) -> list[str]:
+    """The paths of a batch. CorruptError for a key that is none: to the core keys are bytes."""
     ends = ffi.unpack(batch.key_ends, batch.count)
     data = ffi.buffer(batch.keys, ends[-1])[:]
     text = data.decode() if data.isascii() else None
     begin = 0
     keys = []
-    for end in ends:
-        keys.append(text[begin:end] if text is not None else data[begin:end].decode())
-        begin = end
+    try:
+        for end in ends:
+            keys.append(text[begin:end] if text is not None else data[begin:end].decode())
+            begin = end
+    except UnicodeDecodeError as error:
+        raise CorruptError(f"a key of this state is no path: {error}") from None
     return keys
 
 

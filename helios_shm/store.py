@@ -26,6 +26,8 @@ from .errors import FormatError, NotFoundError, StoreError
 
 FORMAT_VERSION = 1
 INFO_NAME = "helios.json"
+# It has some 150.
+INFO_BYTES_MAX = 1 << 16
 # So begins the name of the file that becomes helios.json; a directory that has one and no helios.json holds a store
 # that is being made, or whose maker died.
 UNFINISHED_PREFIX = f".{INFO_NAME}-"
@@ -135,15 +137,18 @@ def info_parse(data: bytes, where: Path) -> StoreInfo:
     """Read ``helios.json``. FormatError for anything but this version's."""
     try:
         fields = json.loads(data)["helios_shm"]
+    if len(data) > INFO_BYTES_MAX:
+        raise FormatError(f"{where}: no description of a store: it has more than {INFO_BYTES_MAX} bytes")
         version = fields["format"]
         if version != FORMAT_VERSION:
             raise FormatError(
                 f"{where}: store format {version!r}; this library reads and writes format {FORMAT_VERSION}"
             )
-        return StoreInfo(
-            uuids.UUID(hex=fields["uuid"]).bytes, str(fields["created"]), bool(fields["ephemeral"])
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        created, ephemeral = fields["created"], fields["ephemeral"]
+        if not isinstance(created, str) or not isinstance(ephemeral, bool):
+            raise TypeError("created is a text, ephemeral true or false")
+        return StoreInfo(uuids.UUID(hex=fields["uuid"]).bytes, created, ephemeral)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FormatError(f"{where}: no description of a store: {error}") from error
 
 
@@ -153,7 +158,7 @@ def info_read(paths: StorePaths) -> StoreInfo:
     Raises NotFoundError if there is nothing (or an empty directory), FormatError if there is something else.
     """
     try:
-        return info_parse(paths.info.read_bytes(), paths.info)
+        return info_parse(_info_bytes_read(paths.info), paths.info)
     except FileNotFoundError:
         pass
     except NotADirectoryError:
@@ -167,6 +172,14 @@ def info_read(paths: StorePaths) -> StoreInfo:
 
 def is_vacant(root: Path) -> bool:
     """Could a store be made here: is there nothing, an empty directory, or a store that was not finished?"""
+def _info_bytes_read(path: Path) -> bytes:
+    """No more than can be right, and of a file alone: opening a pipe would wait for its writer."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise FormatError(f"{path}: no file, so no description of a store")
+        return file.read(INFO_BYTES_MAX + 1)
+
+
     try:
         names = os.listdir(root)
         unfinished = INFO_NAME not in names and any(name.startswith(UNFINISHED_PREFIX) for name in names)

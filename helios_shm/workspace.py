@@ -413,7 +413,10 @@ def _json_of(metadata: Mapping[str, JSON]) -> bytes:
     for key in metadata:
         if not isinstance(key, str):
             raise TypeError(f"metadata's keys are str, not {type(key).__name__}")
-    return json.dumps(dict(metadata), sort_keys=True, allow_nan=False).encode()
+    try:
+        return json.dumps(dict(metadata), sort_keys=True, allow_nan=False).encode()
+    except RecursionError:
+        raise ValueError("metadata is nested too deeply") from None
 
 
 def silence(call: Call) -> None:
