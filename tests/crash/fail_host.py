@@ -55,7 +55,12 @@ SHARED_MEMORY = Path("/dev/shm")
 def hasten() -> None:
     """Shorten what only waits."""
     settings: dict[Any, dict[str, Any]] = {
-        coordinator: {"LINGER_SECONDS": 0.02, "RETRY_SECONDS_MIN": 0.005, "GATHER_SECONDS_QUIET": 0.0},
+        coordinator: {
+            "LINGER_SECONDS": 0.02,
+            "RETRY_SECONDS_MIN": 0.005,
+            "GATHER_SECONDS_QUIET": 0.0,
+            "CHUNKS_AHEAD": 1,
+        },
         lifecycle: {"_ERROR_PAUSE": 0.02},
         config: {
             "CACHE_BYTES": 1 << 20,
@@ -267,12 +272,11 @@ def _arm_coordinator(faults: Faults, do: str, point: str, nth: int, pick: int) -
         return
     owner: Any = coordinator.Coordinator
     if point == "tend":
-        owner, owner_growth = coordinator.LocatorKeeper, -1.0
-        coordinator.LocatorKeeper.GROW_LOAD = owner_growth
+        owner = coordinator.LocatorKeeper
     method = getattr(owner, point)
 
     def armed(*arguments: Any) -> Any:
-        if point == "tend":
+        if point == "tend":  # the table grows once
             owner.GROW_LOAD = 0.9 if arguments[0].table.info().capacity > owner.CAPACITY_MIN else -1.0
         if faults.text:
             return method(*arguments)
@@ -345,6 +349,8 @@ class Host:
                 self._cut_power(store)
             problems += self._afterwards(directory, store, told)
         text = self._faults.text
+        for segment in segments_of(store):  # of a case that went wrong; what it was is in its problems
+            segment.unlink()
         if not problems:
             shutil.rmtree(directory)
         return {"fault": text, "problems": problems, "variants": self._faults.variants()}

@@ -37,8 +37,6 @@ from tests.programs import untraced
 TITLE = "fail at n"
 SECONDS = 60.0
 HOSTS = 2
-# A workload has ended when this many runs in a row have not reached their n: waits make some calls more or less often.
-ENDS_AFTER = 2
 CALLS_MIN = 600
 ALLOCATIONS_MIN = 50
 MALLOC_SOURCE = Path(__file__).parents[1] / "fail_malloc.c"
@@ -115,12 +113,12 @@ def serve(run: Run, host: Host, work: Iterator[tuple[Workload, int]], tally: Tal
         if unit is None:
             return
         workload, offset = unit
-        missed, nth = 0, 1 + offset * workload.every + run.seed % workload.every
-        while missed < ENDS_AFTER and not tally.ended:
+        reached, nth = True, 1 + offset * workload.every + run.seed % workload.every
+        while reached and not tally.ended:
             pick = (nth + run.seed) % 60  # divisible by each number of variants: every one has its turn
             found = host.ask(workload.name, nth, pick)
             tally.enter(workload, nth, pick, found)
-            missed = 0 if found["fault"] else missed + 1
+            reached = bool(found["fault"])
             nth += HOSTS * workload.every
 
 
