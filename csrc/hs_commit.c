@@ -479,9 +479,8 @@ static int64_t run(hs_call *call, hs_commit_state *state) {
         engine->reaped++;
         begin_again(engine, state);
     }
-    if (result < 0)
-        (void)hs_ring_flush(
-            &engine->ring); /* what was put may serve when the commit goes on; if not, it is put again */
+    /* What was put may serve when the commit goes on; if it was lost, suspended commits begin again. */
+    if (result < 0 && hs_ring_flush(&engine->ring) == HS_REAPED) engine->reaped++;
     hs_ring_end(&engine->ring);
     if (result > 0) {
         hs_ring_prefetch_room(&engine->ring, NEXT_COMMIT_BYTES);

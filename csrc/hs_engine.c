@@ -209,8 +209,10 @@ static void second_chance(hs_engine *engine, const uint8_t id[32], const void *p
                          .stored_size = hit->stored_size,
                          .raw_size = hit->raw_size};
     uint64_t place; /* hs_ring_put would find the very entry that is about to go */
-    if (hs_ring_append(&engine->ring, &item, &place) == HS_OK) (void)hs_ring_flush(&engine->ring);
+    int status = hs_ring_append(&engine->ring, &item, &place);
+    if (status == HS_OK) status = hs_ring_flush(&engine->ring);
     hs_ring_end(&engine->ring);
+    if (status == HS_REAPED) engine->reaped++;
 }
 
 int hs_engine_ring_get(hs_engine *engine, const uint8_t id[32], void *buffer, size_t capacity,

@@ -368,6 +368,44 @@ static void writer_taken_for_dead_begins_again(void) {
     rig_close(&r);
 }
 
+static int (*ring_load)(void *, const uint8_t *, uint8_t *, size_t *);
+
+/* Load a node; before that, do what a coordinator does that takes the writer for dead. */
+static int load_and_be_reaped(void *context, const uint8_t id[32], uint8_t *buffer, size_t *size) {
+    hs_engine *engine = context;
+    engine->tree.io.load = ring_load;
+    for (uint32_t i = 0; i < engine->segment.chunk_count; i++) {
+        uint64_t word = hs_load_acquire(&engine->segment.chunks[i].word);
+        hs_chunk_state_word w = hs_chunk_word_decode(word);
+        uint64_t sealed = hs_chunk_word_make(w.generation, HS_CHUNK_SEALED, 0, w.cursor);
+        if (w.state == HS_CHUNK_BUSY) CHECK(hs_cas_seq_cst(&engine->segment.chunks[i].word, &word, sealed));
+    }
+    return ring_load(context, id, buffer, size);
+}
+
+/* A commit that was suspended found out that its chunk was not its own any more only when it published what it had put so far;
+ * it forgot that, and went on without its values: the head would have named what nobody has. */
+static void suspended_writer_taken_for_dead_puts_its_values_again(void) {
+    rig r;
+    rig_open(&r, 8);
+    char value[100];
+    memset(value, 'q', sizeof value);
+    uint8_t unknown[32], id[32];
+    memset(unknown, 9, sizeof unknown);
+    hs_blake3((const uint8_t *)value, sizeof value, id);
+    ring_load = r.engine[0]->tree.io.load;
+    r.engine[0]->tree.io.load = load_and_be_reaped;
+    CHECK_EQ_INT(hs_commit_one(&r.call[0], NULL, unknown, (const uint8_t *)"k", 1, (const uint8_t *)value,
+                               sizeof value),
+                 HS_MISSING);
+    CHECK(r.engine[0]->tree.io.load == ring_load);
+    CHECK(hs_l1_get(&r.call[1], id) < 0); /* it is lost */
+    CHECK_EQ_INT(hs_commit_continue(&r.call[0]), HS_MISSING);
+    CHECK_EQ_INT(hs_l1_get(&r.call[1], id), sizeof value);
+    hs_commit_cancel(&r.call[0]);
+    rig_close(&r);
+}
+
 static void waiting_for_the_head_ends_when_it_moves(void) {
     rig r;
     rig_open(&r, 4);
@@ -396,6 +434,7 @@ int main(void) {
     RUN(commit_larger_than_the_ring_flows_through);
     RUN(two_writers_on_one_branch_lose_nothing);
     RUN(writer_taken_for_dead_begins_again);
+    RUN(suspended_writer_taken_for_dead_puts_its_values_again);
     RUN(waiting_for_the_head_ends_when_it_moves);
     return hs_test_report();
 }
