@@ -17,7 +17,7 @@ WAIT_SECONDS_MAX = 40.0
 KILL = 1
 STEPS = [
     "collect_reaped", "collect_heads", "collect_cursors", "txn_before", "txn_after", "locator_after", "marks_after",
-    "free_after", "round_after",
+    "free_after", "round_done", "round_after",
 ]  # fmt: skip
 
 
@@ -85,6 +85,40 @@ def test_killed_at_a_step_everything_acknowledged_is_there_once(
         check_all(engine, 6)
         assert epochs(store_path) == 2, "the step was not reached"
     reopened_and_checked(store_path, 6)
+
+
+# So many tags fill the table of branches beyond what the coordinator leaves in it.
+TAGS = 12_400
+
+
+@pytest.mark.parametrize("step", ["evict_begun", "evict_untagged", "evict_moved"])
+def test_killed_while_it_takes_tags_out_no_branch_is_lost_or_doubled(
+    store_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    monkeypatch.setenv("HELIOS_STEP_COORDINATOR", f"{step} 1 {KILL}")
+    with helios_shm.open(store_path) as engine:
+        until(lambda: "INFO epoch" in (store_path / "coordinator.log").read_text(), "the armed one runs")
+        monkeypatch.delenv("HELIOS_STEP_COORDINATOR")
+        commit_some(engine, 0, 3, durable=True)
+        for n in range(TAGS):  # reading a head enters its tag
+            assert len(engine.branch(f"read/{n}").head) == 0
+        commit_some(engine, 3, 3, durable=True)
+        until(lambda: epochs(store_path) == 2, "the step was reached, and another took over")
+        check_all(engine, 6)
+    reopened_and_checked(store_path, 6)
+
+
+def test_killed_between_the_segments_name_and_its_lock_it_leaves_nothing(
+    store_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HELIOS_STEP_COORDINATOR", f"leave_unlinked 1 {KILL}")
+    with helios_shm.open(store_path) as engine:
+        until(lambda: "INFO epoch" in (store_path / "coordinator.log").read_text(), "the armed one runs")
+        monkeypatch.delenv("HELIOS_STEP_COORDINATOR")
+        commit_some(engine, 0, 3, durable=False)
+    until(lambda: not lifecycle.coordinator_runs(StorePaths(store_path)), "the coordinator is dead")
+    assert "INFO ended" not in (store_path / "coordinator.log").read_text(), "the step was not reached"
+    reopened_and_checked(store_path, 3)
 
 
 def test_killed_again_and_again_it_is_replaced(store_path: Path) -> None:

@@ -1,0 +1,261 @@
+"""The protocol's models, searched in full by Spin, and every mutant of them caught.
+
+    tests/models/NAME.pml --spin -a--> pan.c --gcc--> pan --all interleavings--> states, errors
+                                                            \\-> a trail, replayed by spin -t for the report
+
+CHECKS are the models as they stand: a search that ends with an error, or before it has seen every state, is a
+violation. MUTATIONS break one rule each, by a macro; one that is not found is a bug that the models would not see. As
+many searches run at once as there are processors. A soak searches larger bounds.
+
+What this proves: within the bounds, no interleaving of loads and stores, with deaths at the labelled steps, breaks a
+property that the model's head names. What it does not: that the code does what the model does (the other stages are for
+that), memory orders (a stage of its own), more processes than the bounds have.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.crash.stage import Outcome, Run
+from tests.crash.tree import Mutant
+
+TITLE = "models"
+SECONDS = 55.0
+MUTANTS: tuple[Mutant, ...] = ()  # they are flags of the models: MUTATIONS
+
+_DEPTH = 2_000_000
+_MEGABYTES_MAX = 3000
+_SECONDS_MAX = 240.0
+_SOAK_SECONDS_MAX = 3600.0
+_TRAIL_LINES = 30
+
+
+@dataclass(frozen=True)
+class Check:
+    """One search of one model. ``cycles``: for cycles without progress, instead of assertions and dead ends."""
+
+    model: str
+    bounds: str
+    cycles: bool = False
+    # Searched in a soak only.
+    large: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.model} {self.bounds}" + (" cycles" if self.cycles else "")
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A model with one rule broken by ``flag``, at bounds that show it."""
+
+    model: str
+    flag: str
+    bounds: str
+    cycles: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.model.removesuffix('.pml')} {self.flag}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found."""
+
+    errors: int
+    states: int
+    complete: bool
+    trail: str
+
+
+CHECKS = (
+    Check("chunk.pml", "NCH=2 CAP=2 K=2 FAULTS=1 CRASHES=0 READER=0"),
+    Check("chunk.pml", "NCH=2 CAP=2 K=1 FAULTS=1 CRASHES=1 READER=1"),
+    Check("chunk.pml", "SUSPECT NCH=1 CAP=1 K=1 FAULTS=0 CRASHES=0 READER=1"),
+    Check("head.pml", "NCH=2 K0=2 K1=1 FAULTS=0 CRASHES=0 WAITERS=0"),
+    Check("head.pml", "NCH=2 K0=1 K1=1 FAULTS=1 CRASHES=0 WAITERS=0"),
+    Check("head.pml", "NCH=2 K0=1 K1=1 FAULTS=0 CRASHES=1 WAITERS=1"),
+    Check("room.pml", "NCH=2 NB=1 PARTS=2 STOPS=0 CRASHES=0"),
+    Check("room.pml", "NCH=1 NB=1 PARTS=2 STOPS=0 CRASHES=1"),
+    Check("branch.pml", "K=1 EVICTIONS=1 DEATHS=0"),
+    Check("wait.pml", "WAITERS=1 CRASHES=1"),
+    Check("wait.pml", "WAITERS=1 CRASHES=0", cycles=True),
+    Check("slot.pml", "DEATHS=2 CRASHES=1"),
+    Check("life.pml", "NP=2 DEATHS=2"),
+    Check("find.pml", "CRASHES=2"),
+    Check("chunk.pml", "NCH=2 CAP=1 K=2 FAULTS=1 CRASHES=1 READER=0", large=True),
+    Check("chunk.pml", "DEDUP NCH=2 CAP=2 K=1 FAULTS=1 CRASHES=1 READER=1", large=True),
+    Check("head.pml", "NCH=2 K0=2 K1=1 FAULTS=0 CRASHES=1 WAITERS=0", large=True),
+    Check("head.pml", "NCH=2 K0=1 K1=1 FAULTS=1 CRASHES=1 WAITERS=1", large=True),
+    Check("room.pml", "NCH=2 NB=1 PARTS=2 STOPS=1 CRASHES=1", large=True),
+    Check("branch.pml", "K=1 EVICTIONS=2 DEATHS=1", large=True),
+    Check("wait.pml", "WAITERS=2 CRASHES=1", large=True),
+    Check("life.pml", "NP=3 DEATHS=2", large=True),
+    Check("find.pml", "CRASHES=4", large=True),
+)
+
+_SUSPECT = "SUSPECT NCH=1 CAP=1 K=1 FAULTS=0 CRASHES=0 READER=1"
+_HEAD = "NCH=2 K0=2 K1=1 FAULTS=0 CRASHES=0 WAITERS=0"
+_DURABLE = "NCH=2 K0=1 K1=1 FAULTS=0 CRASHES=0 WAITERS=1"
+_ROOM = "NCH=2 NB=1 PARTS=2 STOPS=0 CRASHES=0"
+_SLOT = "DEATHS=1 CRASHES=0"
+MUTATIONS = (
+    Mutation("chunk.pml", "HOLD", "NCH=1 CAP=2 K=1 FAULTS=0 CRASHES=0 READER=0"),
+    Mutation("chunk.pml", "NOCAS", _SUSPECT),
+    Mutation("chunk.pml", "IXFIRST", "DEDUP NCH=2 CAP=1 K=1 FAULTS=1 CRASHES=0 READER=0"),
+    Mutation("chunk.pml", "NOGEN", "NCH=1 CAP=1 K=2 FAULTS=0 CRASHES=0 READER=0"),
+    Mutation("chunk.pml", "NOSUM", _SUSPECT),
+    Mutation("chunk.pml", "MARKFIRST", "NCH=2 CAP=1 K=1 FAULTS=0 CRASHES=1 READER=0"),
+    Mutation("chunk.pml", "FREENOW", "NCH=1 CAP=2 K=1 FAULTS=0 CRASHES=0 READER=0"),
+    *(
+        Mutation("head.pml", flag, _HEAD)
+        for flag in ("FREEANY", "NOAGAIN", "CASFIRST", "HEADLAST", "STATELAST", "FREENOW")
+    ),
+    *(Mutation("head.pml", flag, _DURABLE) for flag in ("ACKFIRST", "THISROUND", "WAITMARK")),
+    Mutation("head.pml", "NOIDEMP", "NCH=2 K0=2 K1=1 FAULTS=0 CRASHES=1 WAITERS=0"),
+    Mutation("room.pml", "ONLYSEALED", "NCH=2 NB=1 PARTS=2 STOPS=1 CRASHES=0"),
+    *(Mutation("room.pml", flag, _ROOM) for flag in ("HOLDWAIT", "FORGET", "BELLLATE", "NOBELL")),
+    *(
+        Mutation("branch.pml", flag, "K=1 EVICTIONS=1 DEATHS=0")
+        for flag in (
+            "NOINSERTING",
+            "NOEVICTING",
+            "HEADFIRST",
+            "SAMEWORD",
+            "NORECHECK",
+            "KEEPAWAY",
+            "EVICTANY",
+        )
+    ),
+    Mutation("branch.pml", "NOUNDO", "K=1 EVICTIONS=1 DEATHS=1"),
+    *(
+        Mutation("wait.pml", flag, "WAITERS=1 CRASHES=0")
+        for flag in ("BELLFIRST", "NORECHECK", "LATEBELL", "RINGORDER", "NOWAITERS", "THISROUND", "DONEFIRST")
+    ),
+    Mutation("wait.pml", "NOPROBE", "WAITERS=1 CRASHES=1"),
+    Mutation("wait.pml", "NOSTARTLOCK", "WAITERS=2 CRASHES=1"),
+    Mutation("wait.pml", "TRYPROBE", "WAITERS=1 CRASHES=0", cycles=True),
+    *(
+        Mutation("slot.pml", flag, _SLOT)
+        for flag in ("ONELOOK", "NOWHOSE", "FREEFIRST", "UNLOCKFIRST", "FILLFIRST", "NOGATE")
+    ),
+    *(
+        Mutation("life.pml", flag, "NP=2 DEATHS=1")
+        for flag in ("NOGATE", "LINKONLY", "NOGATEEXIT", "NOLOOK", "NOWORK")
+    ),
+    *(
+        Mutation("find.pml", flag, "CRASHES=1")
+        for flag in ("OLDTXN", "NOMARK", "LATEMARK", "NOSCAN", "MARKFIRST", "NORECOVER")
+    ),
+)
+
+
+def install_spin() -> str:
+    """The program ``spin``, installed with apt-get where it is missing. RuntimeError if it cannot be."""
+    found = shutil.which("spin")
+    if found:
+        return found
+    install = ["apt-get", "install", "-y", "-q", "-o", "DPkg::Lock::Timeout=60", "spin"]
+    said = ""
+    for command in (install, ["apt-get", "update", "-q"], install):
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except OSError as error:
+            said = str(error)
+            break
+        said = done.stderr.strip()[-500:]
+        found = shutil.which("spin")
+        if found:
+            return found
+    raise RuntimeError(
+        f"the models need Spin, and it cannot be installed here: install the package `spin` ({said})"
+    )
+
+
+def _output(command: list[str], directory: Path, seconds: float) -> str:
+    done = subprocess.run(
+        command, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=seconds,
+        check=False,
+    )  # fmt: skip
+    return done.stdout
+
+
+def search(
+    model: Path, flags: list[str], *, cycles: bool, optimise: str, directory: Path, seconds: float
+) -> Found:
+    """Search one model. RuntimeError if it does not compile."""
+    directory.mkdir(parents=True)
+    shutil.copy(model, directory / "model.pml")
+    defines = [f"-D{flag}" for flag in flags]
+    said = _output(["spin", "-a", *defines, "model.pml"], directory, 60)
+    kind = ["-DNP"] if cycles else ["-DSAFETY"]
+    said += _output(
+        ["gcc", optimise, "-w", *kind, "-DCOLLAPSE", "-DVECTORSZ=2048", f"-DMEMLIM={_MEGABYTES_MAX}", "-o", "pan",
+         "pan.c"], directory, 120,
+    )  # fmt: skip
+    if not (directory / "pan").exists():
+        raise RuntimeError(f"{model.name} {' '.join(flags)} does not compile:\n{said[-1000:]}")
+    try:
+        said = _output(["./pan", f"-m{_DEPTH}", *(["-l", "-f"] if cycles else [])], directory, seconds)
+    except subprocess.TimeoutExpired:
+        said = ""
+    errors = re.search(r"errors: (\d+)", said)
+    states = re.search(r"^\s*([\d.e+]+) states, stored", said, re.MULTILINE)
+    cut = "max search depth too small" in said or "out of memory" in said or "Search not completed" in said
+    trail = ""
+    if (directory / "model.pml.trail").exists():
+        why = "\n".join(line for line in said.splitlines() if line.startswith("pan:"))
+        replayed = _output(["spin", "-t", "-p", "-g", *defines, "model.pml"], directory, 60)
+        trail = "\n".join([why, *replayed.splitlines()[-_TRAIL_LINES:]])
+    return Found(
+        errors=int(errors.group(1)) if errors else 0,
+        states=int(float(states.group(1))) if states else 0,
+        complete=errors is not None and not cut,
+        trail=trail,
+    )
+
+
+def prove(run: Run) -> Outcome:
+    outcome = Outcome()
+    install_spin()
+    models = run.tree / "tests" / "models"
+    soak = run.scale > 1
+    checks = [check for check in CHECKS if soak or not check.large]
+    seconds = _SOAK_SECONDS_MAX if soak else _SECONDS_MAX
+
+    def checked(number: int, check: Check) -> Found:
+        return search(
+            models / check.model, check.bounds.split(), cycles=check.cycles, optimise="-O2",
+            directory=run.directory / f"check-{number}", seconds=seconds,
+        )  # fmt: skip
+
+    def mutated(number: int, mutation: Mutation) -> Found:
+        return search(
+            models / mutation.model, [mutation.flag, *mutation.bounds.split()], cycles=mutation.cycles,
+            optimise="-O0", directory=run.directory / f"mutation-{number}", seconds=seconds,
+        )  # fmt: skip
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        searches = list(pool.map(checked, range(len(checks)), checks))
+        mutations = list(pool.map(mutated, range(len(MUTATIONS)), MUTATIONS))
+    for check, found in zip(checks, searches, strict=True):
+        outcome.count("searches")
+        outcome.count("states", found.states)
+        if found.errors:
+            outcome.violate(f"{check.name}: {found.errors} error after {found.states} states\n{found.trail}")
+        elif not found.complete:
+            outcome.violate(f"{check.name}: the search did not end; {found.states} states were seen")
+    for mutation, found in zip(MUTATIONS, mutations, strict=True):
+        outcome.caught[mutation.name] = found.errors > 0
+    outcome.figures["models"] = len({check.model for check in checks})
+    outcome.figures["core seconds"] = round(sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]), 1)
+    outcome.reached("models", len(list(models.glob("*.pml"))))
+    return outcome
