@@ -38,16 +38,17 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import helios_shm
-from helios_shm import config, l2, lifecycle
+from helios_shm import Commit, Snapshot, config, l2, lifecycle
 from helios_shm.check import look_at_files
 from helios_shm.config import L1_BYTES_MIN
 from helios_shm.engine import Engine
 from helios_shm.errors import HeliosError, NotFoundError
+from helios_shm.hashing import blake3
 from helios_shm.store import StorePaths
 from tests.crash.power_loss import (
     NOTE,
@@ -157,14 +158,25 @@ _WRITTEN = 5  # in one state of so many work goes on
 _REOPENED = 40  # one of so many is opened after another restart
 _FULLY_CHECKED = 60  # one of so many by engine.check() itself
 _CONTROL_STATES_MAX = 90
-_PASSES_MAX = 3
+_PASSES_MAX = 8
+_KEPT_MAX = 4
 _READ_BY_ONE = 8  # states that are only read, by one process
 _SECONDS_A_LOOK_MAX = 90.0
 _DURABLE_SECONDS = 20.0
 _SHM = Path("/dev/shm")
 _GOOD = "good"
 
-_value = lru_cache(maxsize=None)(lambda recipe: value_of(list(recipe)))
+Edits = dict[str, Recipe | None]
+
+
+@cache
+def _value(recipe: tuple[int, ...]) -> bytes:
+    return value_of(list(recipe))
+
+
+@cache
+def _value_id(recipe: tuple[int, ...]) -> str:
+    return blake3(_value(recipe)).hex()
 
 
 # ---- what must be there -----------------------------------------------------------------------------------
@@ -176,7 +188,7 @@ class Op:
 
     id: str
     branch: str | None
-    edits: dict[str, Recipe | None] | None
+    edits: Edits | None
     sequence: int | None = None
     root: str | None = None
     durable: bool = False
@@ -249,20 +261,23 @@ def _open(store: Path, expected: Expected) -> Engine:
 
 
 def _check_store(engine: Engine, expected: Expected) -> None:
-    unknown = set(engine.branches()) - expected.branches()
+    there = set(engine.branches())
+    unknown = there - expected.branches()
     _require(not unknown, f"branches that nobody made: {sorted(unknown)}")
+    read: set[tuple[int, ...]] = set()
     for name in sorted(expected.branches()):
-        log = list(engine.branch(name).log())[::-1] if name in engine.branches(name) else []
+        log = list(engine.branch(name).log())[::-1] if name in there else []
         ids = [commit.message for commit in log]
         if name == SHARED:
             _check_shared(ids, expected.of_branch(name))
         else:
             _check_alone(name, ids, expected.of_branch(name))
-        _check_chain(name, log, expected)
+        _check_chain(name, log, expected, read)
     for op in expected.of_branch(None):
         if op.durable:
+            state = op.edits or {}
             _check_state(
-                f"detached commit {op.id}", engine.snapshot(op.root or ""), op.edits or {}, op.edits or {}
+                f"detached commit {op.id}", engine.snapshot(op.root or ""), state, state, state, read
             )
 
 
@@ -287,9 +302,9 @@ def _check_alone(name: str, ids: list[str], ops: list[Op]) -> None:
     _require(ids in allowed, f"branch {name} holds {ids}, which is none of {allowed}")
 
 
-def _check_chain(name: str, log: list[Any], expected: Expected) -> None:
-    before: Any = None
-    state: dict[str, Recipe | None] = {}
+def _check_chain(name: str, log: list[Commit], expected: Expected, read: set[tuple[int, ...]]) -> None:
+    before: str | None = None
+    state: Edits = {}
     for place, commit in enumerate(log, 1):
         op, what = expected.ops[commit.message], f"commit {commit.message} of branch {name}"
         parents = [snapshot.id for snapshot in commit.parents]
@@ -300,16 +315,30 @@ def _check_chain(name: str, log: list[Any], expected: Expected) -> None:
             said = (op.sequence, op.root)
             _require(said == (place, before), f"{what} is {(place, before)}, and was acknowledged as {said}")
         state.update(op.edits or {})
-        whole = state if place == len(log) else op.edits or {}
-        _check_state(what, commit.snapshot, state, whole)
+        edits = op.edits or {}
+        _check_state(what, commit.snapshot, state, state if place == len(log) else edits, edits, read)
 
 
-def _check_state(what: str, snapshot: Any, state: dict[str, Any], values: dict[str, Any]) -> None:
-    """All keys of the state are there (so all of its nodes), and these values, byte for byte."""
+def _check_state(
+    what: str,
+    snapshot: Snapshot,
+    state: Edits,
+    named: Edits,
+    values: Edits,
+    read: set[tuple[int, ...]],
+) -> None:
+    """All keys of the state are there (so all of its nodes are), these paths name the values that were committed, and
+    these values are there, byte for byte; each value is read once."""
     keys = sorted(path for path, recipe in state.items() if recipe is not None)
     _require(list(snapshot) == keys, f"{what} has other keys than were committed")
-    for path, recipe in values.items():
+    for path, recipe in named.items():
         if recipe is not None:
+            _require(
+                snapshot.stat(path).id == _value_id(tuple(recipe)), f"{what} names another value at {path}"
+            )
+    for path, recipe in values.items():
+        if recipe is not None and tuple(recipe) not in read:
+            read.add(tuple(recipe))
             _require(snapshot[path] == _value(tuple(recipe)), f"{what} has another value at {path}")
 
 
@@ -407,9 +436,14 @@ class Look:
         if len(found) < len(self.states):
             found.append("it hangs" if late else f"the process that opened it ended with status {status}")
         for state in self.states[: len(found)]:
-            with suppress(HeliosError):
-                lifecycle.segment_remove(lifecycle.identify(StorePaths(state.store)).segment_name)
+            _segment_remove(state.store)
         return found
+
+
+def _segment_remove(store: Path) -> None:
+    """Nobody uses it any more, and nobody will: the directory goes as well."""
+    with suppress(HeliosError):
+        lifecycle.segment_remove(lifecycle.identify(StorePaths(store)).segment_name)
 
 
 def _looked(state: State, again: bool) -> str:
@@ -442,8 +476,12 @@ class State:
     label: str
     seed: str
     place: Path
-    store: Path
+    image: Image
     expected: Expected
+
+    @property
+    def store(self) -> Path:
+        return _store_of(self.place)
 
     @property
     def writes(self) -> bool:
@@ -491,10 +529,15 @@ class Proof:
         start = find_all(top)
         self._command(self._plan(number, top, known, in_place), top, log)
         events = read_log(log.read_bytes())
+        _segment_remove(_store_of(top))  # the last coordinator may have died
         log.unlink()
         shutil.rmtree(top)
         self._outcome.count("runs")
         self._outcome.count("operations", len(events))
+        notes = [json.loads(event.data) for event in events if event.kind == NOTE]
+        self._outcome.count("acknowledged", sum(len(note.get("durable", ())) for note in notes))
+        renamed = [event for event in events if event.kind == RENAME]
+        self._outcome.count("locators", sum(event.other.endswith("/locator") for event in renamed))
         return Recording(number, start, known, events)
 
     def _plan(self, number: int, top: Path, known: Expected, in_place: bool) -> dict[str, Any]:
@@ -581,7 +624,7 @@ class Proof:
         place = self._directory / f"state-{number}"
         place.mkdir()
         image.write(place)
-        state = State(number, label, f"{self._run.seed}/{number}", place, _store_of(place), expected)
+        state = State(number, label, f"{self._run.seed}/{number}", place, image, expected)
         self._outcome.count("states")
         self._outcome.count("written to", state.writes)
         if state.writes:
@@ -602,7 +645,7 @@ class Proof:
         for state in states:
             for op in state.expected.ops.values():
                 for recipe in (op.edits or {}).values():
-                    _value(tuple(recipe or (0, 0, 0)))  # made once, here, for all children
+                    _value_id(tuple(recipe or (0, 0, 0)))  # made once, here, for all children
         self._looks.append(Look(states, again))
 
     def _finish(self) -> None:
@@ -625,8 +668,8 @@ class Proof:
         for state, what in zip(look.states, found, strict=False):
             if what:
                 self.found += 1
-                self._keep(state)
-                self._outcome.violate(f"seed {self._run.seed}, {state.label}: {what}")
+                kept = self._keep(state)
+                self._outcome.violate(f"seed {self._run.seed}, {state.label}, {kept}: {what}")
             elif state.writes and not look.again and state.number % _REOPENED == 0:
                 self._outcome.count("opened again")
                 self._look([state], again=True)
@@ -634,10 +677,14 @@ class Proof:
             shutil.rmtree(state.place)
         self._waiting += look.states[len(found) :]
 
-    def _keep(self, state: State) -> None:
+    def _keep(self, state: State) -> str:
+        """Keep the state as the cut left it, for who wants to look."""
         kept = self._run.directory / state.place.name
-        if not kept.exists() and self.found < 5:
-            shutil.copytree(state.place, kept)
+        if kept.exists() or self.found > _KEPT_MAX:
+            return "not kept"
+        kept.mkdir()
+        state.image.write(kept)
+        return f"kept as {kept.name}"
 
 
 def _instants(events: list[Event], count: int, rng: random.Random) -> Iterator[int]:
