@@ -635,10 +635,18 @@ int hs_branch_provide(hs_call *call, hs_branch_ref *branch, uint64_t word, const
     return status;
 }
 
+/* Has this slot no tag, nor one that the coordinator has in its hands, and puts back if the head has moved? In this order:
+ * whoever sees that it is done with evicting sees what it put back. */
+static bool is_untagged(const hs_segment *segment, uint32_t slot) {
+    return hs_load_acquire(&segment->branch_tags[slot]) == 0 &&
+           hs_load32_acquire(&segment->header->evicting) == 0 &&
+           hs_load_acquire(&segment->branch_tags[slot]) == 0;
+}
+
 int hs_branch_words(hs_engine *engine, uint32_t *slot, uint64_t *words, uint32_t capacity) {
     uint32_t found = 0;
     for (; *slot < HS_BRANCH_SLOTS && found < capacity; ++*slot) {
-        if (hs_load_acquire(&engine->segment.branch_tags[*slot]) == 0) continue;
+        if (is_untagged(&engine->segment, *slot)) continue;
         uint64_t word = hs_branch_head_load(&engine->segment, *slot);
         if (!(word & HS_WORD_IN_L2)) words[found++] = word;
     }

@@ -406,6 +406,28 @@ static void suspended_writer_taken_for_dead_puts_its_values_again(void) {
     rig_close(&r);
 }
 
+/* The coordinator takes a tag out, and finds that the head moved under it: for that instant the commit was in no list. */
+static void branch_is_listed_while_its_tag_is_away(void) {
+    rig r;
+    rig_open(&r, 4);
+    hs_branch_ref ref[2];
+    uint8_t base[40];
+    start_branch(&r, ref, base);
+    uint64_t words[2] = {0};
+    uint32_t slot = 0;
+    CHECK_EQ_INT(hs_branch_words(r.engine[1], &slot, words, 2), 1);
+    hs_word *tag = &r.engine[0]->segment.branch_tags[ref[0].slot];
+    uint64_t before = hs_load_acquire(tag), word = words[0];
+    hs_store32_release(&r.engine[0]->segment.header->evicting, 1);
+    hs_store_release(tag, 0);
+    slot = 0;
+    CHECK_EQ_INT(hs_branch_words(r.engine[1], &slot, words, 2), 1);
+    CHECK(words[0] == word);
+    hs_store_release(tag, before);
+    hs_store32_release(&r.engine[0]->segment.header->evicting, 0);
+    rig_close(&r);
+}
+
 static void waiting_for_the_head_ends_when_it_moves(void) {
     rig r;
     rig_open(&r, 4);
@@ -435,6 +457,7 @@ int main(void) {
     RUN(two_writers_on_one_branch_lose_nothing);
     RUN(writer_taken_for_dead_begins_again);
     RUN(suspended_writer_taken_for_dead_puts_its_values_again);
+    RUN(branch_is_listed_while_its_tag_is_away);
     RUN(waiting_for_the_head_ends_when_it_moves);
     return hs_test_report();
 }
