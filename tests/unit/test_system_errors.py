@@ -5,6 +5,7 @@ import fcntl
 import os
 import shutil
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -19,7 +20,7 @@ def refuse(*_: object, **__: object) -> bool:
     raise StoreError("no descriptor is left")
 
 
-def no_locks(fd: int, operation: int) -> None:
+def no_locks(*_: object) -> None:
     raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
 
@@ -83,8 +84,13 @@ def test_a_description_that_is_written_in_pieces_is_whole(
     assert lifecycle.identify(StorePaths.of(store_path)).ephemeral is False
 
 
-def test_a_creation_without_locks_leaves_nothing(store_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fcntl, "flock", no_locks)
+@pytest.mark.parametrize("module, name", [(fcntl, "flock"), (os, "chmod"), (os, "fsync")])
+def test_a_creation_that_fails_leaves_nothing(
+    store_path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str
+) -> None:
+    """What failed between making the directory and filling it left a descriptor, and an empty directory that nobody
+    took for a leftover."""
+    monkeypatch.setattr(module, name, no_locks)
     before = set(os.listdir("/proc/self/fd"))
     with pytest.raises(StoreError):
         lifecycle.create_store(StorePaths.of(store_path), ephemeral=False)
