@@ -150,11 +150,12 @@ class Ledger:
 
     # ---- hearing ----
 
-    def listen(self, fd: int, *, tells: bool = True) -> Voice:
+    def listen(self, fd: int, *, tells: bool = True, durable_share: float | None = None) -> Voice:
         """A new worker's voice. ``tells``: it follows its script; else it does what it is told (``told``)."""
         worker = len(self.voices)
         os.set_blocking(fd, False)
-        voice = Voice(worker, fd, script(self.seed, worker, self.durable_share) if tells else None)
+        share = self.durable_share if durable_share is None else durable_share
+        voice = Voice(worker, fd, script(self.seed, worker, share) if tells else None)
         self.voices[worker] = voice
         return voice
 

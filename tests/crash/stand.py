@@ -261,7 +261,7 @@ class Stand:
         self.durable_share = durable_share
         self.ledger = Ledger(outcome, seed, where, durable_share)
         self.children: list[Child] = []
-        self._service = service
+        self.service = service
         self._descriptors = open_descriptors()
         self.engine = helios_shm.open(path, l1_bytes=RING_BYTES)
         for name in SHARED:
@@ -272,12 +272,21 @@ class Stand:
 
     # ---- processes ----
 
-    def fork(self, acts_max: int, *, label: str = "", nth: int = 0, gate: int = -1) -> Child:
+    def fork(
+        self,
+        acts_max: int,
+        *,
+        label: str = "",
+        nth: int = 0,
+        gate: int = -1,
+        durable_share: float | None = None,
+    ) -> Child:
         """A worker that is forked from this process, with its engine."""
+        share = self.durable_share if durable_share is None else durable_share
         ours, theirs = os.pipe()
         gate_in, gate_out = os.pipe()
-        voice = self.ledger.listen(ours)
-        part = Part(self.seed, voice.worker, acts_max, self.durable_share, label, nth, gate)
+        voice = self.ledger.listen(ours, durable_share=share)
+        part = Part(self.seed, voice.worker, acts_max, share, label, nth, gate)
         pid = os.fork()
         if pid == 0:
             live(self.engine, theirs, part, gate_in)
@@ -394,6 +403,12 @@ class Stand:
         self.ledger.told(self.server.voice, branch, durable)
         os.write(self._orders, bytes([SHARED.index(branch) | (_DURABLE if durable else 0)]))
 
+    def serve(self, branch: str) -> None:
+        """Have the server commit durably, and wait for it."""
+        self.order(branch, durable=True)
+        wanted = len(self.server.voice.begun)
+        self.until("the server commits", lambda: self._served(wanted), self.server.fd)
+
     def _served(self, wanted: int) -> bool:
         if self.server.voice.failure:
             raise Hung(f"the server failed: {self.server.voice.failure}")
@@ -426,7 +441,7 @@ class Stand:
             waited += run_delay(self.engine.stats().coordinator_pid or 0)
             waited += max((run_delay(pid) - was for pid, was in starters.items()), default=0.0)
         who = "coordinator" if durable else "worker"
-        self._service.served(self.ledger, who, what, raw, waited)
+        self.service.served(self.ledger, who, what, raw, waited)
 
     # ---- the end ----
 
@@ -434,7 +449,8 @@ class Stand:
         self.ledger.settle(self.engine, [child.voice for child in ended or []])
 
     def baseline(self) -> None:
-        """With only oracle and server left: slots, chunks and the waiters' hints are as they were."""
+        """With only oracle and server left, each with its slot: no other slot is taken, and no chunk."""
+        self.serve(SHARED[0])
 
         def clean() -> bool:
             with contextlib.suppress(BusyError):
@@ -450,6 +466,7 @@ class Stand:
                 "leaked",
                 f"of the dead are left {stats.participants - 2} slots and {stats.chunks_busy} busy chunks",
             )
+        self.settle()
 
     def leave(self) -> None:
         """All end as they should; the store is closed, and nothing but its files is left."""

@@ -4,6 +4,9 @@
                        on the same two branches and on their own; as each dies, another process must be able to commit
     coordinator steps  one coordinator after the other starts with a step and an occurrence at which it kills itself,
                        while three workers commit; when it is dead, another must be able to commit durably
+    evictions          branches are made that all want the same places in the table of branches; the coordinator dies
+                       while it makes room for them
+    leaving            the coordinator dies when it has taken the segment's name away
     lost segments      the coordinator is stopped at a step, the workers go on, it goes on or not; then all are killed
                        and the segment is removed: the disk alone must have all that was acknowledged as durable, and
                        of the rest a beginning
@@ -19,8 +22,10 @@ nothing acknowledged moves, and another process is served within a second. Not p
 
 from __future__ import annotations
 
+import os
 import re
 import signal
+import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,9 +33,10 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from tests.crash.stage import Outcome, Run
-from tests.crash.stand import Armoury, Child, Hung, Service, Stand, Watch, armoury, state_of
-from tests.crash.tree import Mutant
+from tests.crash.stand import Armoury, Child, Hung, Service, Stand, Watch, armoury, run_delay, state_of
+from tests.crash.tree import Mutant, program
 from tests.crash.workload import SHARED
+from tests.processes.rig import segments
 
 TITLE = "named kills"
 SECONDS = 60.0
@@ -43,16 +49,24 @@ WORKER_STEPS = {
 }  # fmt: skip
 COORDINATOR_STEPS = (
     "txn_before", "collect_cursors", "collect_heads", "collect_reaped", "txn_after", "locator_after", "marks_after",
-    "free_after", "round_after",
+    "free_after", "round_done", "round_after",
 )  # fmt: skip
+# While tags leave a full window of the table of branches.
+EVICTION_STEPS = {"evict_begun": 2, "evict_untagged": 12, "evict_moved": 12}
+LEAVING_STEP = "leave_unlinked"
+STEPS = (*WORKER_STEPS, *COORDINATOR_STEPS, *EVICTION_STEPS, LEAVING_STEP)
 OCCURRENCE_MAX = 3
 ACTS_MAX = 120
+# Names enough that all of these coordinators have something to evict.
+CROWD_A_KILL = 80
 KILL, STOP = 1, 2
-# So long the workers go on beside a coordinator that stands still.
-STANDSTILL_SECONDS = 0.03
+# So many acts a worker does while the coordinator stands still.
+ACTS_MEANWHILE = 16
 
 WORKER_KILLS = 880
-COORDINATOR_KILLS = 135
+COORDINATOR_KILLS = 130
+EVICTION_KILLS = 9
+LEAVING_KILLS = 3
 VICTIMS = 4
 # Kills on one store: its branches' states grow with each worker.
 KILLS_A_STORE = 120
@@ -129,6 +143,13 @@ def steps_in(header: Path) -> list[str]:
     return re.findall(r"\bX\((\w+)\)", header.read_text().partition("#define HS_STEP_ENUM")[0])
 
 
+def crowd(tree: Path, segment: Path, count: int) -> list[str]:
+    """So many names of branches that all want the same place in this segment's table."""
+    made = program(tree, tree / "tests" / "crash" / "crowd.c")
+    done = subprocess.run([made, segment, str(count)], check=True, capture_output=True, text=True)
+    return done.stdout.split()
+
+
 class Kills:
     """The stage's state: stores one after the other, and what was reached."""
 
@@ -136,7 +157,7 @@ class Kills:
         self.run = run
         self.outcome = outcome
         self.arms = arms
-        self.reached: dict[str, int] = dict.fromkeys((*WORKER_STEPS, *COORDINATOR_STEPS), 0)
+        self.reached: dict[str, int] = dict.fromkeys(STEPS, 0)
         self.service = Service(outcome)
         self._losses = run.chance("losses")
         self._stores = 0
@@ -219,16 +240,14 @@ class Kills:
                     self._coordinator_dies(stand, *mine[dead], len(mine) - dead)
                     # Each that started has taken a step; one of them lives.
                     for label, _ in mine[dead : (dead := len(mine) - self.arms.waiting())]:
-                        self.reached[label] += 1
-                        self.outcome.count("kills")
-                        self.outcome.count("of coordinators")
+                        self._count_coordinator(label)
             self.arms.clear()
             if self.is_over():
                 return
 
     def _coordinator_dies(self, stand: Stand, label: str, nth: int, waiting: int) -> None:
-        """Workers commit until the coordinator is dead; then others must serve them. ``waiting``: steps that nobody has
-        taken while it lives; if it was dead before we looked, the clock of its kill is not known."""
+        """Workers commit until the coordinator is dead; then others must serve them. ``waiting``: steps that nobody
+        has taken while it lives; if it was dead before we looked, the clock of its kill is not known."""
         for _ in range(3 - len(stand.children)):
             stand.fork(400)
         watch, branch = stand.coordinator(), SHARED[nth % 2]
@@ -243,6 +262,62 @@ class Kills:
             stand.serve_after(died, what, branch, durable=True)
         self.outcome.count("killed beside", len(stand.children))
         stand.settle(stand.kill_all())
+
+    def _count_coordinator(self, label: str) -> None:
+        self.reached[label] += 1
+        self.outcome.count("kills")
+        self.outcome.count("of coordinators")
+
+    def evictions(self, count: int) -> None:
+        """So many coordinators die while they make room in the table of branches."""
+        chance = self.run.chance("evictions")
+        cases = [
+            (label, chance.randint(1, EVICTION_STEPS[label]))
+            for label in islice(cycle(EVICTION_STEPS), count)
+        ]
+        for label, nth in cases:
+            self.arms.add(label, nth, KILL)
+        self.arms.add("", 0, KILL)
+        with self.attacked("evictions") as stand:
+            names = crowd(self.run.tree, segments(stand.path)[0], CROWD_A_KILL * count)
+            made: list[str] = []
+            while self.arms.waiting():
+                made.append(names[len(made)])
+                self._crowd(stand, made[-1])
+            for label, _ in cases:
+                self._count_coordinator(label)
+            stand.engine.sync()
+            wrong = [name for name in made if dict(stand.engine.branch(name).head) != {"name": name.encode()}]
+            if wrong or set(made) - set(stand.engine.branches("crowd/")):
+                stand.ledger.violate(
+                    "lost", f"of {len(made)} crowded branches {wrong} are not as made, or not there"
+                )
+        self.arms.clear()
+
+    def _crowd(self, stand: Stand, name: str) -> None:
+        """Make a branch, by this process: it waits until there is room for it, whoever has died meanwhile."""
+        begun, before, wait = time.monotonic(), self.arms.waiting(), run_delay(os.getpid())
+        workspace = stand.engine.branch(name).fork()
+        workspace["name"] = name.encode()
+        workspace.commit()
+        if self.arms.waiting() == before - 1:  # one has died meanwhile
+            waited = run_delay(os.getpid()) - wait + run_delay(stand.coordinator().pid)
+            what = "the death of a coordinator that made room"
+            stand.service.served(
+                stand.ledger, "coordinator making room", what, time.monotonic() - begun, waited
+            )
+
+    def leavings(self, count: int) -> None:
+        """So many coordinators die when they have taken their segment's name away."""
+        for _ in range(count):
+            self.arms.add(LEAVING_STEP, 1, KILL)
+            with self.attacked("leaving") as stand:
+                log = stand.path / "coordinator.log"
+                stand.serve(SHARED[0])
+            said = log.read_text()
+            if said.count("INFO epoch") == said.count("INFO ended") + 1:
+                self._count_coordinator(LEAVING_STEP)
+            self.arms.clear()
 
     @staticmethod
     def _nudge(stand: Stand, branch: str) -> bool:
@@ -269,17 +344,17 @@ class Kills:
             f"{'thawed' if thaw else 'frozen'} at {label}", durable_share=0.3, lost=True
         ) as stand:
             watch = stand.coordinator()
-            for _ in range(3):
+            for _ in range(2):
                 stand.fork(400)
+            other = stand.fork(ACTS_MEANWHILE, gate=2, durable_share=0)
             stand.until(
                 f"the coordinator stops at {label}",
                 lambda: state_of(watch.pid) == "T" or self._nudge(stand, SHARED[0]),
             )
-            begun = sum(len(child.voice.begun) for child in stand.children)
-            end = time.monotonic() + STANDSTILL_SECONDS
-            stand.until("time passes", lambda: time.monotonic() > end)
-            self.outcome.count(
-                "acts meanwhile", sum(len(child.voice.begun) for child in stand.children) - begun
+            # Who does not wait for durability is not held up.
+            other.release()
+            stand.until(
+                "another goes on beside a stopped coordinator", lambda: other.voice.ended or other.is_dead()
             )
             if thaw:
                 self._thaw(stand, watch)
@@ -329,11 +404,13 @@ def prove(run: Run) -> Outcome:
     outcome = Outcome()
     with armoury(run.directory) as arms:
         kills = Kills(run, outcome, arms)
-        check_steps(run, outcome)
         if run.mutant is None:
+            check_steps(run, outcome)
             kills.workers(run.times(WORKER_KILLS))
             kills.losses(COORDINATOR_STEPS * run.times(1))
             kills.coordinators(run.times(COORDINATOR_KILLS))
+            kills.evictions(max(len(EVICTION_STEPS), run.times(EVICTION_KILLS)))
+            kills.leavings(run.times(LEAVING_KILLS))
         else:
             # A little of everything first: it finds most of what can be found.
             kills.workers(VICTIMS)
@@ -353,5 +430,5 @@ def prove(run: Run) -> Outcome:
 def check_steps(run: Run, outcome: Outcome) -> None:
     """Every label has its place in this stage."""
     labels = steps_in(run.tree / "csrc" / "hs_step.h")
-    strange = set(labels) ^ {*WORKER_STEPS, *COORDINATOR_STEPS}
+    strange = set(labels) ^ set(STEPS)
     outcome.expect(bool(labels) and not strange, f"hs_step.h and this stage differ in {sorted(strange)}")
