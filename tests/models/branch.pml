@@ -5,7 +5,7 @@
  * Modelled: writers 0 and 1 commit on branch A, writer 2 on branch B; each finds its slot or inserts its tag, loads the
  *   head, reads its record or L2's row, swaps the head. The coordinator drains (L2 gets the heads) and evicts: evicting = 1,
  *   does anybody insert?, tag away, head to a fresh number, or tag back. DEATHS: writers and coordinators die at any step.
- * Left out: how a full window is asked to be emptied (the coordinator evicts when it likes), waiters, records and chunks.
+ * Left out: how a full window is asked to be emptied (the coordinator evicts when it likes), lists, waiters, chunks.
  * Properties: a swap succeeds only for the branch and the commit that its writer read; a tag stands once; L2 has what left.
  * Mutants: NOINSERTING E9 (a tag is inserted without a flag)  NOEVICTING E9 (the flag is up, nobody looks)  HEADFIRST 12
  *   (the head changes before the tag is away)  SAMEWORD 12 (evicted heads all get one number)  NORECHECK 12 (the tag is not

@@ -30,10 +30,7 @@ TITLE = "models"
 SECONDS = 55.0
 MUTANTS: tuple[Mutant, ...] = ()  # they are flags of the models: MUTATIONS
 
-_DEPTH = 2_000_000
 _MEGABYTES_MAX = 3000
-_SECONDS_MAX = 240.0
-_SOAK_SECONDS_MAX = 3600.0
 _TRAIL_LINES = 30
 
 
@@ -64,6 +61,21 @@ class Mutation:
     @property
     def name(self) -> str:
         return f"{self.model.removesuffix('.pml')} {self.flag}"
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How a search is made. Depth (of the longest path) and hash table are memory that is cleared first."""
+
+    optimise: str
+    depth: int
+    hash_bits: int
+    seconds_max: float
+
+
+_MUTATION = Effort("-O0", 100_000, 18, 120)
+_CHECK = Effort("-O1", 1_000_000, 22, 240)
+_SOAK = Effort("-O2", 5_000_000, 26, 3600)
 
 
 @dataclass(frozen=True)
@@ -114,7 +126,7 @@ MUTATIONS = (
     Mutation("chunk.pml", "NOGEN", "NCH=1 CAP=1 K=2 FAULTS=0 CRASHES=0 READER=0"),
     Mutation("chunk.pml", "NOSUM", _SUSPECT),
     Mutation("chunk.pml", "MARKFIRST", "NCH=2 CAP=1 K=1 FAULTS=0 CRASHES=1 READER=0"),
-    Mutation("chunk.pml", "FREENOW", "NCH=1 CAP=2 K=1 FAULTS=0 CRASHES=0 READER=0"),
+    Mutation("chunk.pml", "FREENOW", "NCH=1 CAP=2 K=2 FAULTS=0 CRASHES=0 READER=0"),
     *(
         Mutation("head.pml", flag, _HEAD)
         for flag in ("FREEANY", "NOAGAIN", "CASFIRST", "HEADLAST", "STATELAST", "FREENOW")
@@ -142,7 +154,7 @@ MUTATIONS = (
     ),
     Mutation("wait.pml", "NOPROBE", "WAITERS=1 CRASHES=1"),
     Mutation("wait.pml", "NOSTARTLOCK", "WAITERS=2 CRASHES=1"),
-    Mutation("wait.pml", "TRYPROBE", "WAITERS=1 CRASHES=0", cycles=True),
+    Mutation("wait.pml", "TRYPROBE", "WAITERS=2 CRASHES=1", cycles=True),
     *(
         Mutation("slot.pml", flag, _SLOT)
         for flag in ("ONELOOK", "NOWHOSE", "FREEFIRST", "UNLOCKFIRST", "FILLFIRST", "NOGATE")
@@ -188,30 +200,27 @@ def _output(command: list[str], directory: Path, seconds: float) -> str:
     return done.stdout
 
 
-def search(
-    model: Path, flags: list[str], *, cycles: bool, optimise: str, directory: Path, seconds: float
-) -> Found:
-    """Search one model. RuntimeError if it does not compile."""
+def search(model: Path, flags: list[str], *, cycles: bool, effort: Effort, directory: Path) -> Found:
+    """Search one model, in a directory of its own. RuntimeError if it does not compile."""
     directory.mkdir(parents=True)
     shutil.copy(model, directory / "model.pml")
     defines = [f"-D{flag}" for flag in flags]
     said = _output(["spin", "-a", *defines, "model.pml"], directory, 60)
     kind = ["-DNP"] if cycles else ["-DSAFETY"]
-    said += _output(
-        ["gcc", optimise, "-w", *kind, "-DCOLLAPSE", "-DVECTORSZ=2048", f"-DMEMLIM={_MEGABYTES_MAX}", "-o", "pan",
-         "pan.c"], directory, 120,
-    )  # fmt: skip
+    options = ["-w", *kind, "-DCOLLAPSE", "-DVECTORSZ=2048", f"-DMEMLIM={_MEGABYTES_MAX}"]
+    said += _output(["gcc", effort.optimise, *options, "-o", "pan", "pan.c"], directory, 120)
     if not (directory / "pan").exists():
         raise RuntimeError(f"{model.name} {' '.join(flags)} does not compile:\n{said[-1000:]}")
     try:
-        said = _output(["./pan", f"-m{_DEPTH}", *(["-l", "-f"] if cycles else [])], directory, seconds)
+        options = [f"-m{effort.depth}", f"-w{effort.hash_bits}", *(["-l", "-f"] if cycles else [])]
+        said = _output(["./pan", *options], directory, effort.seconds_max)
     except subprocess.TimeoutExpired:
         said = ""
     errors = re.search(r"errors: (\d+)", said)
     states = re.search(r"^\s*([\d.e+]+) states, stored", said, re.MULTILINE)
     cut = "max search depth too small" in said or "out of memory" in said or "Search not completed" in said
     trail = ""
-    if (directory / "model.pml.trail").exists():
+    if (directory / "model.pml.trail").exists() and effort is not _MUTATION:
         why = "\n".join(line for line in said.splitlines() if line.startswith("pan:"))
         replayed = _output(["spin", "-t", "-p", "-g", *defines, "model.pml"], directory, 60)
         trail = "\n".join([why, *replayed.splitlines()[-_TRAIL_LINES:]])
@@ -229,19 +238,20 @@ def prove(run: Run) -> Outcome:
     models = run.tree / "tests" / "models"
     soak = run.scale > 1
     checks = [check for check in CHECKS if soak or not check.large]
-    seconds = _SOAK_SECONDS_MAX if soak else _SECONDS_MAX
+    effort = _SOAK if soak else _CHECK
 
     def checked(number: int, check: Check) -> Found:
+        place = run.directory / f"check-{number}"
         return search(
-            models / check.model, check.bounds.split(), cycles=check.cycles, optimise="-O2",
-            directory=run.directory / f"check-{number}", seconds=seconds,
-        )  # fmt: skip
+            models / check.model, check.bounds.split(), cycles=check.cycles, effort=effort, directory=place
+        )
 
     def mutated(number: int, mutation: Mutation) -> Found:
+        place = run.directory / f"mutation-{number}"
+        flags = [mutation.flag, *mutation.bounds.split()]
         return search(
-            models / mutation.model, [mutation.flag, *mutation.bounds.split()], cycles=mutation.cycles,
-            optimise="-O0", directory=run.directory / f"mutation-{number}", seconds=seconds,
-        )  # fmt: skip
+            models / mutation.model, flags, cycles=mutation.cycles, effort=_MUTATION, directory=place
+        )
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         searches = list(pool.map(checked, range(len(checks)), checks))
