@@ -1,13 +1,17 @@
 """Power loss: workers and coordinators at work on a store, the disk after a power cut at any instant of it, and what
 the library makes of each such disk.
 
-    power_work.py under record_io.c --log--> power_loss.py --states of the disk--> a new process each, after a restart:
+    power_work.py under record_io.c --log--> power_loss.py --states of the disk--> other processes, after a restart:
 
-        the store is there, or there is none and none was promised; it opens
+        the store is there, or there is none and nothing was acknowledged; it opens, or is made
         each commit that was acknowledged durable is in its branch's log, once, at its place, with its whole state
         each log is a chain, and holds nothing that nobody committed, and nothing without what came before it
         engine.check() finds no damage
-        a new commit works, is durable, and is there after another restart
+        in every fifth state a coordinator is started and work goes on: a new commit works and is durable; of those,
+        some are opened once more, after another restart
+
+Four of five states are read as the cut has left them, before any coordinator has mended anything, eight by one process
+one after another. Runs make their store in directories that are new as well, or (every fourth) inside one that stays.
 
 The oracle is this process: it knows what was tried and acknowledged from the notes that stand in the same log as the
 file operations, and values by what they are made from. What was acknowledged before the cut must be there; what was
@@ -68,7 +72,7 @@ from tests.crash.tree import ROOT, Mutant
 from tests.programs import untraced
 
 TITLE = "power loss"
-SECONDS = 65.0
+SECONDS = 70.0
 MUTANTS = (
     Mutant(
         "acknowledged before the transaction",
