@@ -120,6 +120,10 @@ class Attachment:
         self.private = readonly and not lifecycle.is_writable(paths)
         self.reader = Reader(paths, lock=not self.private)
         try:
+            if (found := self.reader.uuid()) != self.uuid:
+                raise CorruptError(
+                    f"{paths.info} describes store {self.uuid.hex()}; the database beside it is that of {found.hex()}"
+                )
             self._attach()
         except BaseException:
             self.reader.close()  # LMDB cannot be opened a second time while this one is

@@ -673,6 +673,11 @@ class Reader:
         ]
         return self._confirm(txn, id, found[::-1])
 
+    def uuid(self) -> bytes:
+        """The store that the database says it belongs to."""
+        with self._lock, self._transaction(f"reading {self._paths.db}") as txn:
+            return bytes(txn.get(b"uuid", default=b"", db=self._meta)[:16])
+
     def branch(self, name: str) -> BranchRow | None:
         """The branch's row as of now, a deleted one's too; None if L2 has none."""
         with self._lock, self._transaction(f"reading branch {name!r}") as txn:

@@ -187,6 +187,15 @@ def test_description(copy: StorePaths) -> None:
     assert "helios.json: " in said(copy)
 
 
+def test_a_description_of_another_store_is_no_way_into_this_one(copy: StorePaths) -> None:
+    """It would lead to another segment than the one in which commits may wait to be saved."""
+    text = copy.info.read_text()
+    copy.info.write_text(re.sub('("uuid": ").', r"\g<1>0" if '"uuid": "0' not in text else r"\g<1>1", text))
+    for readonly in (False, True):
+        with pytest.raises(helios_shm.CorruptError, match="the database beside it"):
+            helios_shm.open(copy.root, readonly=readonly, l1_bytes=RING_BYTES)
+
+
 def test_a_value_and_a_node_are_named_with_their_pack_and_what_needs_them(copy: StorePaths) -> None:
     with helios_shm.open(copy.root, readonly=True) as engine:
         head = engine.branch("main").head
