@@ -741,13 +741,6 @@ class EpochError(StoreError):
     """Another coordinator has written since: this one must not write any more."""
 
 
-class Batch:
-    """One write transaction. Everything in it is there after it, or nothing."""
-
-    def __init__(self, writer: Writer, txn: Any) -> None:
-        self._writer = writer
-        self._txn = txn
-        self.next_pack = meta_number(txn, writer.meta, b"next_pack")
 def meta_number(txn: Any, meta: Any, name: bytes) -> int:
     """A number of the database ``meta``. CorruptError if it is none, or no other can follow it."""
     value = txn.get(name, db=meta)
@@ -759,6 +752,13 @@ def meta_number(txn: Any, meta: Any, name: bytes) -> int:
     return number
 
 
+class Batch:
+    """One write transaction. Everything in it is there after it, or nothing."""
+
+    def __init__(self, writer: Writer, txn: Any) -> None:
+        self._writer = writer
+        self._txn = txn
+        self.next_pack = meta_number(txn, writer.meta, b"next_pack")
 
     def put_pack(self, pack: Buffer) -> int:
         """Store a pack; returns its number."""

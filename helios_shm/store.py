@@ -33,7 +33,9 @@ INFO_BYTES_MAX = 1 << 16
 UNFINISHED_PREFIX = f".{INFO_NAME}-"
 
 # access(2): what says no, rather than that it could not be told.
-_NOT_WRITABLE = frozenset((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.ETXTBSY))
+_NOT_WRITABLE = frozenset(
+    (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.ETXTBSY)
+)
 
 # statfs(2): file systems whose locks or mappings do not hold between machines, or not at all.
 _NETWORK_FILE_SYSTEMS = {
@@ -135,10 +137,10 @@ def info_bytes(info: StoreInfo) -> bytes:
 
 def info_parse(data: bytes, where: Path) -> StoreInfo:
     """Read ``helios.json``. FormatError for anything but this version's."""
-    try:
-        fields = json.loads(data)["helios_shm"]
     if len(data) > INFO_BYTES_MAX:
         raise FormatError(f"{where}: no description of a store: it has more than {INFO_BYTES_MAX} bytes")
+    try:
+        fields = json.loads(data)["helios_shm"]
         version = fields["format"]
         if version != FORMAT_VERSION:
             raise FormatError(
@@ -170,8 +172,6 @@ def info_read(paths: StorePaths) -> StoreInfo:
     raise FormatError(f"{paths.root}: a directory with other contents and no {INFO_NAME}, so no store")
 
 
-def is_vacant(root: Path) -> bool:
-    """Could a store be made here: is there nothing, an empty directory, or a store that was not finished?"""
 def _info_bytes_read(path: Path) -> bytes:
     """No more than can be right, and of a file alone: opening a pipe would wait for its writer."""
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
@@ -180,6 +180,8 @@ def _info_bytes_read(path: Path) -> bytes:
         return file.read(INFO_BYTES_MAX + 1)
 
 
+def is_vacant(root: Path) -> bool:
+    """Could a store be made here: is there nothing, an empty directory, or a store that was not finished?"""
     try:
         names = os.listdir(root)
         unfinished = INFO_NAME not in names and any(name.startswith(UNFINISHED_PREFIX) for name in names)
