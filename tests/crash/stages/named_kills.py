@@ -39,7 +39,7 @@ from tests.crash.workload import SHARED
 from tests.processes.rig import segments
 
 TITLE = "named kills"
-SECONDS = 60.0
+SECONDS = 78.0
 
 # Each step of a worker, and up to which occurrence in its life it is to die there.
 WORKER_STEPS = {
@@ -124,6 +124,13 @@ MUTANTS = (
         first = serial + 1
 """,
         "the next coordinator, which remembers nothing, writes again what L2 has",
+    ),
+    Mutant(
+        "a dead writer's chunk is not reaped",
+        "csrc/hs_drain.c",
+        "    return drain->dead[owner] || !is_taken(drain->segment, owner);\n",
+        "    return false;\n",
+        "each death amid a commit takes a chunk out of the ring, for ever",
     ),
     Mutant(
         "a lost race is acknowledged",
@@ -413,7 +420,7 @@ def prove(run: Run) -> Outcome:
             kills.leavings(run.times(LEAVING_KILLS))
         else:
             # A little of everything first: it finds most of what can be found.
-            kills.workers(VICTIMS)
+            kills.workers(4 * VICTIMS)
             kills.losses(COORDINATOR_STEPS[:2])
             kills.coordinators(len(COORDINATOR_STEPS))
             kills.losses(COORDINATOR_STEPS)
