@@ -175,6 +175,8 @@ static void open_and_close(fixture *f) {
     STEP(hs_engine_open(&args, &engine));
     if (!engine) return;
     STEP(hs_engine_drain(engine, &drain));
+    hs_drain_round round;
+    if (drain) STEP(hs_drain_collect(drain, &round));
     hs_drain_close(drain);
     hs_engine_close(engine);
 }
