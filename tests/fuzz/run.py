@@ -32,7 +32,7 @@ ROOT = HERE.parents[1]
 CORPUS = HERE / "corpus"
 
 # Bytes of an input: enough for every structure that a target makes of them.
-SIZES = {"node": 70000, "record": 2000, "pack": 4096, "locator": 1500, "tree": 256, "segment": 256}
+SIZES = {"node": 3000, "record": 2000, "pack": 4096, "locator": 1500, "tree": 256, "segment": 256}
 TARGETS = tuple(SIZES)
 
 # A report ends the program at once; what it read is in memory of exactly its size.
@@ -43,6 +43,8 @@ _SANITIZERS = {
 # One input may take so long; the longest there are take some hundredths.
 _INPUT_SECONDS = 20
 _MEMORY_MB = 2048
+# All of a corpus takes some seconds; what takes so long goes on without end.
+_REPLAY_SECONDS = 300.0
 _PACKAGES = ("clang-14", "libclang-rt-14-dev")
 
 
@@ -75,7 +77,7 @@ def inputs(target: str, directory: Path) -> list[Path]:
 
 def replay(program: Path, target: str, files: Sequence[Path], directory: Path) -> Report:
     """Run every input through a replay program, in order; it stops at the first report."""
-    done = _run([str(program), *map(str, files)], directory)
+    done = _run([str(program), *map(str, files)], directory, _REPLAY_SECONDS)
     names = [line for line in done.stdout.splitlines() if line.startswith("/")]
     if done.returncode == 0:
         return Report(target, len(names), "")
@@ -128,7 +130,9 @@ def merge(program: Path, target: str, directory: Path, more: Sequence[Path]) -> 
     before = set(chosen.iterdir())
     for number, file in enumerate([*(CORPUS / target).iterdir(), *more]):
         shutil.copyfile(file, begun / f"{number:05}")
-    done = _run([str(program), "-merge=1", f"-max_len={SIZES[target]}", str(chosen), str(begun)], directory)
+    done = _run(
+        [str(program), "-set_cover_merge=1", f"-max_len={SIZES[target]}", str(chosen), str(begun)], directory
+    )
     if done.returncode != 0:
         raise RuntimeError(done.stderr[-2000:])
     return sorted(set(chosen.iterdir()) - before)
@@ -182,7 +186,9 @@ def build(compiler: str, tree: Path, targets: Sequence[str]) -> dict[str, Path]:
     return made
 
 
-def _run(command: list[str], directory: Path) -> subprocess.CompletedProcess[str]:
+def _run(
+    command: list[str], directory: Path, seconds: float | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run to its end; what it has left in shared memory, if it was ended by a report, is removed."""
     directory.mkdir(parents=True, exist_ok=True)
     with (
@@ -192,7 +198,9 @@ def _run(command: list[str], directory: Path) -> subprocess.CompletedProcess[str
         environment = {**os.environ, **_SANITIZERS}
         with subprocess.Popen(command, cwd=directory, env=environment, stdout=out, stderr=err) as child:
             try:
-                code = child.wait()
+                code = child.wait(seconds)
+            except subprocess.TimeoutExpired:
+                code = 124
             finally:
                 child.kill()
                 child.wait()
@@ -206,6 +214,8 @@ def _run(command: list[str], directory: Path) -> subprocess.CompletedProcess[str
 def _words(done: subprocess.CompletedProcess[str]) -> str:
     """The line that says what was found."""
     signs = r".*(?:broken promise|runtime error|ERROR: \w+Sanitizer|ERROR: libFuzzer|Assertion).*"
+    if done.returncode == 124:
+        return f"it has not ended in {_REPLAY_SECONDS:.0f} s"
     lines = re.findall(signs, done.stderr)
     return lines[0].strip() if lines else f"exit status {done.returncode}: {done.stderr[-300:].strip()}"
 
