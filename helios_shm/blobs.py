@@ -86,6 +86,7 @@ def _is_there(path: Path, view: memoryview) -> bool:
 def _write(path: Path, view: memoryview, *, synced: bool = False) -> None:
     with contextlib.suppress(FileExistsError):
         os.mkdir(path.parent, 0o700)
+        os.chmod(path.parent, 0o700)  # whatever the umask says
     temporary = path.parent / f".tmp-{secrets.token_hex(8)}"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
