@@ -133,7 +133,7 @@ static int header_check(int fd, uint64_t *capacity) {
     hs_locator_header header;
     if (fstat(fd, &status) != 0) return hs_err_system(errno);
     ssize_t got = pread(fd, &header, sizeof header, 0);
-    if (got < 0) return hs_err_system(errno);
+    if (got < 0) return errno == ESPIPE ? HS_CORRUPT : hs_err_system(errno);
     if (got != (ssize_t)sizeof header || !S_ISREG(status.st_mode)) return HS_CORRUPT;
     if (header.magic != HS_LOCATOR_MAGIC) return HS_CORRUPT;
     if (header.version != HS_LOCATOR_VERSION || header.header_size != HS_LOCATOR_HEADER_SIZE)
@@ -155,7 +155,8 @@ static uint64_t rows_count(const hs_locator *locator) {
 }
 
 int hs_locator_open(const char *path, int writable, hs_locator **out) {
-    int fd = open(path, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOFOLLOW);
+    /* Not to wait, should it be a pipe. */
+    int fd = open(path, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0) return errno == ENOENT ? HS_NOT_FOUND : hs_err_system(errno);
     uint64_t capacity = 0;
     hs_locator *locator = NULL;

@@ -55,7 +55,9 @@ static void signals_reset(void) {
 /* Standard input, output, error, the kept descriptor and the pipe stand at their numbers; nothing else is open. */
 static bool descriptors_arrange(const spawn_request *request, int *pipe_fd) {
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-    int log = open(request->log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+    /* Not to wait for a reader, should it be a pipe. */
+    const int flags = O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+    int log = open(request->log_path, flags, 0600);
     if (null < 0 || log < 0) return false;
     /* First out of the way of the numbers that are about to be taken. */
     int kept = request->keep_fd < 0 ? null : request->keep_fd;

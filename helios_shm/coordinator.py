@@ -485,9 +485,9 @@ class Coordinator:
 def note_error(paths: StorePaths, text: str) -> None:
     """Tell those who wait why nothing is written; best effort, since the disk may be what is wrong."""
     with contextlib.suppress(OSError):
-        fd = os.open(
-            paths.error_note, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-        )
+        # Not to wait for a reader, should it be a pipe.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        fd = os.open(paths.error_note, flags, 0o600)
         try:
             os.write(fd, text.encode() + b"\n")
         finally:

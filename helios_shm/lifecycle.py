@@ -69,6 +69,8 @@ _FLOCK = struct.Struct("hh4xqqi4x")  # struct flock: type, whence, start, length
 _PARTICIPANTS_MAX = 1024
 _GATE_PAUSE_MIN, _GATE_PAUSE_MAX = 0.0002, 0.01
 _CREATE_ATTEMPTS = 16
+# As much as there is of an error note.
+_ERROR_NOTE_MAX = 4096
 # A coordinator that failed is started again this much later, so that a broken store does not keep a machine busy.
 _ERROR_PAUSE = 1.0
 
@@ -231,11 +233,28 @@ def coordinator_runs(paths: StorePaths) -> bool:
 
 
 def coordinator_error(paths: StorePaths) -> str | None:
-    """Why the coordinator cannot write, in its own words; None if it can, as far as it knows."""
+    """Why the coordinator cannot write, in its own words if it has room for them; None if it can, for all it says."""
     try:
-        return paths.error_note.read_text(encoding="utf-8", errors="replace").strip() or None
+        # Not to wait for a writer, should it be a pipe.
+        fd = os.open(paths.error_note, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            text = os.read(fd, _ERROR_NOTE_MAX).decode(errors="replace").strip()
+        finally:
+            os.close(fd)
+    except OSError:
+        text = ""
+    return text or _disk_error(paths)
+
+
+def _disk_error(paths: StorePaths) -> str | None:
+    """On a disk that is full the coordinator has no room to say so."""
+    try:
+        status = os.statvfs(paths.root)
     except OSError:
         return None
+    if status.f_bavail > 0 and (status.f_favail > 0 or status.f_files == 0):
+        return None
+    return f"{os.strerror(errno.ENOSPC)} on the file system of {paths.root}"
 
 
 def ensure_coordinator(paths: StorePaths) -> bool:

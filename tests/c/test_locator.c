@@ -195,6 +195,9 @@ static void files_of_another_kind_are_refused(void) {
     hs_locator *locator;
     CHECK_EQ_INT(hs_locator_open("/tmp/hs-no-such-locator", 0, &locator), HS_NOT_FOUND);
     CHECK_EQ_INT(hs_locator_open(directory, 0, &locator), HS_SYSTEM);
+    REQUIRE(unlink(path) == 0 && mkfifo(path, 0600) == 0); /* nobody will ever write to it */
+    CHECK_EQ_INT(hs_locator_open(path, 0, &locator), HS_CORRUPT);
+    REQUIRE(unlink(path) == 0);
     const uint32_t version = 9;
     const uint64_t capacity = 3000;
     hs_locator_close(fresh(1024));
