@@ -96,6 +96,7 @@ static void config_of(const hs_open_args *args, hs_segment_config *config) {
     config->store_inode = args->store_inode;
     config->ring_size = args->ring_size;
     config->ephemeral = args->ephemeral;
+    config->adopt = args->adopt != 0;
 }
 
 static int attach_or_create(const hs_open_args *args, hs_segment *out) {
@@ -169,6 +170,8 @@ void hs_engine_close(hs_engine *engine) {
 int hs_engine_after_fork(hs_engine *engine) {
     int named = engine->mode == HS_OPEN_PARTICIPANT ? hs_engine_is_named(engine) : 1;
     if (named != 1) return named == 0 ? HS_CLOSING : named;
+    int ours = engine->mode == HS_OPEN_PARTICIPANT ? hs_segment_is_of_namespace(&engine->segment) : 1;
+    if (ours != 1) return ours == 0 ? HS_FORMAT : ours;
     hs_engine_lock(engine);
     int status = engine->self.fd >= 0 ? HS_OK : take_slot(engine);
     hs_cache_after_fork(engine->tree.cache);

@@ -267,7 +267,15 @@ static int header_check(const hs_segment_header *header, uint64_t file_size,
     uint32_t namespace;
     int status = pid_namespace(&namespace);
     if (status != HS_OK) return status;
-    return header->pid_namespace == namespace ? HS_OK : HS_FORMAT;
+    return expected->adopt || header->pid_namespace == namespace ? HS_OK : HS_FORMAT;
+}
+
+/* From now on it is of this process's PID namespace. */
+static int adopt(hs_segment *segment) {
+    uint32_t namespace;
+    int status = pid_namespace(&namespace);
+    if (status == HS_OK) segment->header->pid_namespace = namespace;
+    return status;
 }
 
 static int attach(int fd, const hs_segment_config *expected, hs_segment *out) {
@@ -282,7 +290,17 @@ static int attach(int fd, const hs_segment_config *expected, hs_segment *out) {
     int status = header_check(&header, (uint64_t)file.st_size, expected);
     if (status != HS_OK) return status;
     parts p = parts_compute(header.chunk_count);
-    return map(fd, &p, header.chunk_count, out);
+    status = map(fd, &p, header.chunk_count, out);
+    if (status != HS_OK || !expected->adopt) return status;
+    status = adopt(out);
+    if (status != HS_OK) munmap(out->base, out->size);
+    return status;
+}
+
+int hs_segment_is_of_namespace(const hs_segment *segment) {
+    uint32_t namespace;
+    int status = pid_namespace(&namespace);
+    return status == HS_OK ? segment->header->pid_namespace == namespace : status;
 }
 
 int hs_segment_attach(const char *name, const hs_segment_config *expected, hs_segment *out) {
@@ -292,7 +310,8 @@ int hs_segment_attach(const char *name, const hs_segment_config *expected, hs_se
     int fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) {
         if (errno == ENOENT) return HS_NOT_FOUND;
-        return errno == EACCES || errno == ELOOP ? HS_FORMAT : hs_err_system(errno);
+        bool is_other = errno == EACCES || errno == ELOOP || errno == EISDIR;
+        return is_other ? HS_FORMAT : hs_err_system(errno);
     }
     status = attach(fd, expected, out);
     if (status != HS_OK) close(fd);

@@ -11,6 +11,7 @@ typedef struct hs_segment_config {
     uint64_t store_device, store_inode;
     uint64_t ring_size; /* bytes; rounded down to chunks; HS_CHUNKS_MIN .. HS_CHUNKS_MAX of them */
     uint32_t ephemeral;
+    bool adopt; /* attach: nobody lives who uses it, so whoever attaches says which PID namespace it is of */
 } hs_segment_config;
 
 /* A mapping of the segment and the addresses of its parts. */
@@ -38,6 +39,8 @@ int hs_segment_create_private(const hs_segment_config *config, hs_segment *out);
 /* Map an existing segment: owner and mode must be the effective user and 0600; magic, version, fingerprint, sizes, uuid, boot id, device
  * and inode must be as expected (ring_size and ephemeral are ignored). HS_NOT_FOUND, HS_FORMAT, HS_NO_SPACE, HS_SYSTEM. */
 int hs_segment_attach(const char *name, const hs_segment_config *expected, hs_segment *out);
+/* Is it of this process's PID namespace? 1, 0 or status. */
+int hs_segment_is_of_namespace(const hs_segment *segment);
 /* 1: `name` still leads to this mapping's file; 0: not; < 0: status. */
 int hs_segment_is_named(const hs_segment *segment, const char *name);
 int hs_segment_unlink(const char *name);

@@ -26,7 +26,15 @@ from typing import Any, Literal, Protocol, SupportsIndex
 
 from . import blobs, codec, config, lifecycle
 from ._capi import check, error, ffi, lib
-from .errors import BusyError, CapacityError, ClosedError, CorruptError, HeliosError, NotFoundError
+from .errors import (
+    BusyError,
+    CapacityError,
+    ClosedError,
+    CorruptError,
+    FormatError,
+    HeliosError,
+    NotFoundError,
+)
 from .l2 import BranchRow, Reader
 
 RECORD_BYTES_MAX = 66048
@@ -160,6 +168,8 @@ class Attachment:
                 with lifecycle.gate(self.paths, deadline.at):
                     # A second segment beside one that others use would let both move the same branches.
                     elsewhere = lifecycle.is_used_elsewhere(self.paths, self.identity)
+                    # What a container leaves that has ended with all its processes is taken over.
+                    args.adopt = not lifecycle.is_in_use(self.paths)
                     status = lib.HS_TIMED_OUT if elsewhere else lib.hs_engine_open(args, out)
                 if status not in (lib.HS_FULL, lib.HS_TIMED_OUT) or deadline.passed():
                     break
@@ -180,6 +190,8 @@ class Attachment:
                     f"{what}: /dev/shm has no room for {args.ring_size} bytes; pass a smaller l1_bytes to open(), "
                     "or enlarge /dev/shm (docker run --shm-size)"
                 )
+            if status == lib.HS_FORMAT:
+                raise FormatError(f"{what}: {lifecycle.segment_foreign(self.identity)}")
             check(status, what)
 
     def after_fork_in_child(self) -> None:
@@ -206,6 +218,11 @@ class Attachment:
             if inherited is not None:
                 lib.hs_engine_close(inherited)
             self._attach()
+        elif status == lib.HS_FORMAT:
+            raise FormatError(
+                f"cannot attach to the shared memory of {self.paths.root} in a forked process: "
+                + lifecycle.segment_foreign(self.identity)
+            )
         else:
             check(status, f"cannot attach to the shared memory of {self.paths.root} in a forked process")
             self._pid = os.getpid()

@@ -651,6 +651,14 @@ def is_used_elsewhere(paths: StorePaths, identity: Identity) -> bool:
     return is_in_use(paths) and not (SHARED_MEMORY / identity.segment_name.lstrip("/")).exists()
 
 
+def segment_foreign(identity: Identity) -> str:
+    """What to say of a segment that the core refuses."""
+    return (
+        f"{SHARED_MEMORY}{identity.segment_name} is not a segment of this store, of this user, made on this boot "
+        "by this version in this PID namespace (container); close what uses it, or remove it if nothing does"
+    )
+
+
 def segment_remove(segment_name: str) -> None:
     """Remove the name of a segment that nobody uses."""
     with contextlib.suppress(FileNotFoundError):

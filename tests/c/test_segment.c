@@ -140,9 +140,25 @@ static void file_that_is_no_segment_is_refused(void) {
     CHECK_EQ_INT(hs_segment_attach(name, &config, &s), HS_FORMAT);
     unlink(path);
     REQUIRE(mkdir(path, 0700) == 0);
-    CHECK_EQ_INT(hs_segment_attach(name, &config, &s), HS_SYSTEM);
-    CHECK_EQ_INT(hs_errno(), EISDIR);
+    CHECK_EQ_INT(hs_segment_attach(name, &config, &s), HS_FORMAT);
     rmdir(path);
+}
+
+static void segment_of_another_pid_namespace_is_taken_over_when_nobody_uses_it(void) {
+    hs_segment_config config = rig_config(4), taker = rig_config(4);
+    hs_segment a, b;
+    taker.adopt = true;
+    name_make();
+    REQUIRE(hs_segment_create(name, &config, &a) == HS_OK);
+    CHECK_EQ_INT(hs_segment_is_of_namespace(&a), 1);
+    a.header->pid_namespace ^= 1;
+    CHECK_EQ_INT(hs_segment_is_of_namespace(&a), 0);
+    CHECK_EQ_INT(hs_segment_attach(name, &config, &b), HS_FORMAT);
+    REQUIRE(hs_segment_attach(name, &taker, &b) == HS_OK);
+    CHECK_EQ_INT(hs_segment_is_of_namespace(&a), 1);
+    hs_segment_detach(&b);
+    hs_segment_unlink(name);
+    hs_segment_detach(&a);
 }
 
 static void another_users_segment_is_refused(void) {
@@ -284,6 +300,7 @@ int main(void) {
     RUN(damaged_header_is_refused);
     RUN(another_store_or_boot_is_refused);
     RUN(file_that_is_no_segment_is_refused);
+    RUN(segment_of_another_pid_namespace_is_taken_over_when_nobody_uses_it);
     RUN(another_users_segment_is_refused);
     RUN(full_shared_memory_is_an_error_and_no_signal);
     RUN(chunk_is_allocated_once);
