@@ -465,6 +465,17 @@ class Attachment:
                 )
             lifecycle.ensure_coordinator(self.paths)
 
+    def wait_to_the_end(self, what: str) -> None:
+        """Wait until all that this process published so far is in L2, for as long as rounds are being done: a disk may
+        be slow. Raises BusyError when none was for DURABLE_DEADLINE seconds."""
+        while True:
+            done = int(self.stats().rounds_done)
+            try:
+                return self.wait_durable(Deadline(config.DURABLE_DEADLINE), what)
+            except BusyError:
+                if int(self.stats().rounds_done) == done:
+                    raise
+
     def look_after(self) -> None:
         """Now and then: see that a coordinator runs. Best effort: who waits for one hears why there is none."""
         if not self.private:

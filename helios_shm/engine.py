@@ -255,7 +255,10 @@ class Engine:
         """Leave the store; idempotent. ``sync`` waits until all commits are durable first (not for an ephemeral
         store). Memoryviews stay valid; everything else that came from this engine raises ClosedError once the last
         engine over the store is closed; unless something of the store was unpickled in this process before it was
-        opened, which keeps it open."""
+        opened, which keeps it open.
+
+        Raises BusyError when nothing became durable for DURABLE_DEADLINE seconds (a full disk): the engine is closed
+        all the same, and what is not on disk waits in shared memory for the next open."""
         if not self._open:
             return
         self._open = False
@@ -269,7 +272,7 @@ class Engine:
                 and not attachment.readonly
                 and attachment.attached_here
             ):
-                attachment.wait_durable(Deadline(None), "close")
+                attachment.wait_to_the_end("close")
         finally:
             with _open_lock:
                 # It stays among them until now, so that of two that close at once the first leaves the other its wait;
