@@ -39,14 +39,11 @@ NODE, VALUE, BLOB = 1, 2, 4
 
 _MAP_SIZES = tuple(1 << bits for bits in (40, 38, 36, 35, 34, 33, 32, 31, 30, 28))
 _READERS_MAX = 2048
-# LMDB maps its lock file and touches it page by page: what has no room on the disk by then is SIGBUS, so it is made
-# before. A header and 64 bytes a reader; LMDB takes what is more for more readers.
-_LOCK_FILE_BYTES = 64 * _READERS_MAX + 4096
 _DATABASES = (b"packs", b"log", b"branches", b"meta")
-_META_NUMBER_MAX = 1 << 63
 _PACKS_MAX = 1 << 62  # no store has so many, and what is counted from one still fits
 _SERIAL_LAST = (1 << 64) - 1
 
+_META_NUMBER_MAX = 1 << 63
 PACK_HEADER = struct.Struct("<QIIQQ")  # magic, version, count, payload bytes, reserved
 PACK_ROW = struct.Struct("<32sIIQBB6x")  # id, offset, stored, raw, kind, codec
 _ROW_TAIL = struct.Struct("<IIQBB6x")
@@ -54,6 +51,7 @@ _ID_SIZE = 32
 _KIND_AT = 48
 _LOG_HEADER = struct.Struct("<IIQ")  # magic, count, first serial
 _LOG_SUM_SIZE = 32
+_LOG_KEY_TAIL = 9  # of a block's key, behind the branch's name
 _LOG_PLACES_AT = 16
 _BRANCH = struct.Struct("<BB6s6Qq32s")
 _BRANCH_SUM = slice(2, 8)
@@ -193,15 +191,6 @@ def create(path: Path, uuid: bytes) -> None:
     """A new database in the directory ``path``, synced. Nobody else may know of it yet."""
     with translated(f"creating {path}"):
         os.mkdir(path, 0o700)
-        os.chmod(path, 0o700)  # whatever the umask says
-        for name, size in (("data.mdb", 0), ("lock.mdb", _LOCK_FILE_BYTES)):
-            fd = os.open(path / name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                os.fchmod(fd, 0o600)
-                if size:
-                    os.posix_fallocate(fd, 0, size)
-            finally:
-                os.close(fd)
         env = _environment(path, readonly=False, create=True)
         try:
             databases = {name: env.open_db(name) for name in _DATABASES}
@@ -219,6 +208,8 @@ def create(path: Path, uuid: bytes) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
+        for name in ("data.mdb", "lock.mdb"):
+            os.chmod(path / name, 0o600)
 
 
 # ---- the locator, as Python sees it ----------------------------------------------------------------------
@@ -692,7 +683,10 @@ class Reader:
         """The branch's row as of now, a deleted one's too; None if L2 has none."""
         with self._lock, self._transaction(f"reading branch {name!r}") as txn:
             data = txn.get(name.encode(), db=self._branches)
-            return None if data is None else row_decode(name, data)
+            if data is not None:
+                return row_decode(name, data)
+            self._compare_names(txn, name.encode() + b"\0", [])
+            return None
 
     def branches(self, prefix: str = "") -> list[BranchRow]:
         """All rows whose name begins with ``prefix``, deleted branches included, in the order of their UTF-8."""
@@ -706,7 +700,24 @@ class Reader:
             while found and bytes(cursor.key()[: len(start)]) == start:
                 rows.append(row_decode(name_decode(bytes(cursor.key())), cursor.value()))
                 found = cursor.next()
+            self._compare_names(txn, start, rows)
         return rows
+
+    def _compare_names(self, txn: Any, start: bytes, rows: list[BranchRow]) -> None:
+        """CorruptError if the log has a branch, among those whose keys begin so, that ``rows`` has not: a flipped bit
+        in a page of LMDB's makes rows vanish without a word."""
+        names = {row.name.encode() for row in rows}
+        with txn.cursor(db=self._log) as cursor:
+            found = cursor.set_range(start) if start else cursor.first()
+            while found and bytes(cursor.key()[: len(start)]) == start:
+                name = bytes(cursor.key()[:-_LOG_KEY_TAIL])
+                if name not in names:
+                    raise CorruptError(
+                        f"branch {name_decode(name)!r} has a log in {self._paths.db}, and no row"
+                    )
+                found = cursor.set_range(
+                    name + b"\1"
+                )  # behind all of its blocks: no name holds a control character
 
     def records(self, name: str, serial: int) -> Iterator[bytes]:
         """Commit records of a branch, from this serial downwards to 1, newest first; stops where L2 has no more.

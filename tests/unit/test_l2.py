@@ -544,6 +544,24 @@ def test_a_pack_under_a_key_that_is_no_number_is_corrupt(
     reader.close()
 
 
+def test_a_branch_whose_row_vanished_is_missed(store: StorePaths, writer: Writer) -> None:
+    """A flipped bit in the header of a page of LMDB's hides the rows at its end."""
+    with writer.transaction() as batch:
+        for name in ("a", "a/1", "b"):
+            batch.put_log(name, 1, block_of(1, [record_of(name, 1)]))
+            batch.put_log(name, 2, block_of(2, [record_of(name, 2)]))
+        batch.put_branch(row("a"))
+        batch.put_branch(row("b"))
+    writer.close()
+    reader = Reader(store)
+    assert reader.branch("a") == row("a") and reader.branch("a/") is None
+    assert reader.branches("b") == [row("b")]
+    for look in (lambda: reader.branch("a/1"), reader.branches, lambda: reader.branches("a/")):
+        with pytest.raises(CorruptError, match="'a/1' has a log"):
+            look()
+    reader.close()
+
+
 def test_a_log_block_is_never_written_over(writer: Writer) -> None:
     with writer.transaction() as batch:
         batch.put_log("main", 1, block_of(1, [b"record"]))
