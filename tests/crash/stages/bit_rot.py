@@ -43,6 +43,7 @@ import helios_shm
 from helios_shm import blobs, check, config, l2, lifecycle
 from helios_shm._capi import ffi
 from helios_shm.attachment import Attachment
+from helios_shm.codec import LZ4
 from helios_shm.errors import HeliosError
 from helios_shm.pages import Meta, Pages, meta_read, page_size_of
 from helios_shm.store import StorePaths
@@ -90,6 +91,11 @@ BATCH = 1000
 _LMDB_ENDS = {-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS, -signal.SIGFPE}
 SECONDS_A_FLIP_MAX = 20.0
 LEAVE_SECONDS_MAX = 30.0
+# The epoch while nobody writes, the transactions in which pages became free while nobody reads; the locator's marks,
+# below which packs are looked through without it.
+_ANY_LOWER = "numbers for which any lower one serves"
+# Of the locator; and the lowest bits of its seed, which are always taken as set.
+_PADDING = "padding"
 _SOURCE = Path(__file__).resolve().parents[1] / "bit_rot.c"
 
 
@@ -250,16 +256,13 @@ def _shrink_locator(paths: StorePaths) -> None:
 
 
 def _survey(database: memoryview) -> tuple[list[tuple[int, int]], list[tuple[int, int, str]]]:
-    """The ranges of the database's file that mean something, in order; and those numbers among them for which a wrong
-    one serves as well."""
+    """The ranges of the database's file that mean something, in order; and those among them for which others serve as
+    well."""
     size = page_size_of(database)
     metas = [meta_read(database, page, size or 0) for page in (0, 1)]
     newest, elder = sorted((m for m in metas if isinstance(m, Meta)), key=lambda m: -m.transaction)
     pages = Pages(database, newest, notes_use=True)
-    facts: dict[bytes, memoryview] = {}
-    for name, tree in pages.databases().items():
-        entries = dict(pages.entries(tree))
-        facts = entries if name == b"meta" else facts
+    found = {name: dict(pages.entries(tree)) for name, tree in pages.databases().items()}
     pages.account()
     if pages.damage:
         raise ValueError(f"the store is damaged before the first flip: {pages.damage}")
@@ -269,13 +272,19 @@ def _survey(database: memoryview) -> tuple[list[tuple[int, int]], list[tuple[int
     for meta, parts in ((newest, [(40, 152)]), (elder, [(40, 46), (88, 94), (144, 152)])):
         for begin, end in [(0, 8), (10, 12), (16, 32), *parts]:
             used.append((meta.page * meta.page_size + begin, meta.page * meta.page_size + end))
-    epoch = _offset(database, facts[b"epoch"])
-    numbers = [(epoch, epoch + 8, "the epoch: any up to the transaction's number will do")]
+    epoch = _offset(database, found[b"meta"][b"epoch"])
+    numbers = [(epoch, epoch + 8, _ANY_LOWER)]
     for _, value in Pages(database, newest).entries(newest.free):
         at = _offset(database, value)  # the key stands before it
-        numbers.append(
-            (at - 8, at, "when pages became free: any earlier transaction will do while nobody reads")
-        )
+        numbers.append((at - 8, at, _ANY_LOWER))
+    for pack in found[b"packs"].values():
+        for row in range(l2.pack_count(pack)):
+            _id, at, stored, _raw, _kind, codec = l2.PACK_ROW.unpack_from(
+                pack, l2.PACK_HEADER.size + l2.PACK_ROW.size * row
+            )
+            at += _offset(database, pack)
+            if codec == LZ4:  # it has been decoded, and hashed
+                numbers.append((at, at + stored, "LZ4 of the same bytes"))
     return sorted(used), numbers
 
 
@@ -290,7 +299,7 @@ def _unused(
     """Where a flip may change nothing and stay unseen, and why."""
     gaps = [(0, 0), *used, (os.stat(paths.db / "data.mdb").st_size,) * 2]
     free = [
-        (end, begin, "free pages, slack and the elder meta page of LMDB")
+        (end, begin, "LMDB's unused bytes")
         for (_, end), (begin, _) in itertools.pairwise(gaps)
         if end < begin
     ]
@@ -299,19 +308,15 @@ def _unused(
     everything = 1 << 40
     return {
         "db/data.mdb": [*free, *numbers],
-        "db/lock.mdb": [(0, everything, "LMDB's lock file, made anew by who opens it first")],
-        "coordinator.log": [(0, everything, "the coordinator's log, for people")],
-        "helios.json": [
-            (created, text.index('"', created), "the day on which the store was made, for people")
-        ],
+        "db/lock.mdb": [(0, everything, "LMDB's lock file")],
+        "coordinator.log": [(0, everything, "for people")],
+        "helios.json": [(created, text.index('"', created), "for people")],
         "locator": [
-            (24, 25, "the lowest bits of the locator's seed"),
-            (32, 33, "the lowest bits of the locator's seed"),
-            (40, 64, "padding of the locator"),
-            (64, 88, "a mark of the locator's that is lower than need be"),
-            (96, 128, "padding of the locator"),
-            (128, 144, "a mark of the locator's that is lower than need be"),
-            (144, 4096, "padding of the locator"),
+            *(
+                (begin, end, _PADDING)
+                for begin, end in ((24, 25), (32, 33), (40, 64), (96, 128), (144, 4096))
+            ),
+            *((begin, end, _ANY_LOWER) for begin, end in ((64, 88), (128, 144))),
         ],
     }
 
@@ -372,7 +377,7 @@ def _read_all(store: Store, held: helios_shm.Engine, answers: Answers) -> None:
         for id, state in store.known.states.items():
             try:
                 snapshot = engine.snapshot(id)
-                if len(snapshot) != len(state) or dict(snapshot.items()) != state:
+                if dict(snapshot.items()) != state:
                     answers.wrong.append(f"state {id} has another content")
             except Exception as error:
                 answers.error(error)
@@ -400,7 +405,7 @@ def _read_logs(engine: helios_shm.Engine, known: Known, answers: Answers) -> Non
         answers.error(error)
     for name, expected in known.logs.items():
         try:
-            found = [_entry(commit) for commit in engine.branch(name, create=False).log()]
+            found = [_entry(commit) for commit in engine.branch(name).log()]
             if found != expected:
                 answers.older = True
                 if found != expected[len(expected) - len(found) :]:
