@@ -39,11 +39,14 @@ NODE, VALUE, BLOB = 1, 2, 4
 
 _MAP_SIZES = tuple(1 << bits for bits in (40, 38, 36, 35, 34, 33, 32, 31, 30, 28))
 _READERS_MAX = 2048
+# LMDB maps its lock file and touches it page by page: what has no room on the disk by then is SIGBUS, so it is made
+# before. A header and 64 bytes a reader; LMDB takes what is more for more readers.
+_LOCK_FILE_BYTES = 64 * _READERS_MAX + 4096
 _DATABASES = (b"packs", b"log", b"branches", b"meta")
+_META_NUMBER_MAX = 1 << 63
 _PACKS_MAX = 1 << 62  # no store has so many, and what is counted from one still fits
 _SERIAL_LAST = (1 << 64) - 1
 
-_META_NUMBER_MAX = 1 << 63
 PACK_HEADER = struct.Struct("<QIIQQ")  # magic, version, count, payload bytes, reserved
 PACK_ROW = struct.Struct("<32sIIQBB6x")  # id, offset, stored, raw, kind, codec
 _ROW_TAIL = struct.Struct("<IIQBB6x")
@@ -191,6 +194,15 @@ def create(path: Path, uuid: bytes) -> None:
     """A new database in the directory ``path``, synced. Nobody else may know of it yet."""
     with translated(f"creating {path}"):
         os.mkdir(path, 0o700)
+        os.chmod(path, 0o700)  # whatever the umask says
+        for name, size in (("data.mdb", 0), ("lock.mdb", _LOCK_FILE_BYTES)):
+            fd = os.open(path / name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                os.fchmod(fd, 0o600)
+                if size:
+                    os.posix_fallocate(fd, 0, size)
+            finally:
+                os.close(fd)
         env = _environment(path, readonly=False, create=True)
         try:
             databases = {name: env.open_db(name) for name in _DATABASES}
@@ -208,8 +220,6 @@ def create(path: Path, uuid: bytes) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
-        for name in ("data.mdb", "lock.mdb"):
-            os.chmod(path / name, 0o600)
 
 
 # ---- the locator, as Python sees it ----------------------------------------------------------------------

@@ -473,6 +473,7 @@ def _create_beside(paths: StorePaths, ephemeral: bool) -> None:
         return _create_inside(paths, ephemeral)
     fd = -1
     try:
+        os.chmod(building.root, 0o700)  # whatever the umask says, here and below
         fd = _directory_lock(building.root)
         _fill(building, ephemeral)
         if _rename_into_place(building, paths):
@@ -492,7 +493,6 @@ def _rename_into_place(building: StorePaths, paths: StorePaths) -> bool:
         os.rename(building.root, paths.root)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY, errno.EXDEV):
-        os.chmod(building.root, 0o700)  # whatever the umask says, here and below
             raise
         if not is_vacant(paths.root):
             raise ExistsError(f"{paths.root}: exists already") from None
@@ -563,8 +563,10 @@ def _fill(paths: StorePaths, ephemeral: bool) -> None:
     unfinished = paths.root / f"{UNFINISHED_PREFIX}{secrets.token_hex(4)}"
     fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
+        os.fchmod(fd, 0o600)
         for directory in (paths.locks, paths.blobs):
             os.mkdir(directory, 0o700)
+            os.chmod(directory, 0o700)
         for lock in (paths.gate, paths.coordinator_lock, paths.start_lock, paths.participants):
             with open(os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
                 os.fchmod(file.fileno(), 0o600)
@@ -583,10 +585,8 @@ def _fill(paths: StorePaths, ephemeral: bool) -> None:
         fsync_directory(paths.root)
 
 
-        os.fchmod(fd, 0o600)
 # ---- ephemeral stores ------------------------------------------------------------------------------------
 
-            os.chmod(directory, 0o700)
 
 def create_ephemeral() -> StorePaths:
     """A store in the temporary directory that its coordinator removes when the last process has left it."""
