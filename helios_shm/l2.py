@@ -716,11 +716,14 @@ class Reader:
     def _compare_names(self, txn: Any, start: bytes, rows: list[BranchRow]) -> None:
         """CorruptError if the log has a branch, among those whose keys begin so, that ``rows`` has not: a flipped bit
         in a page of LMDB's makes rows vanish without a word."""
-        names = {row.name.encode() for row in rows}
+        names, last = {row.name.encode() for row in rows}, b""
         with txn.cursor(db=self._log) as cursor:
             found = cursor.set_range(start) if start else cursor.first()
             while found and bytes(cursor.key()[: len(start)]) == start:
                 name = bytes(cursor.key()[:-_LOG_KEY_TAIL])
+                if name <= last:  # and so round and round
+                    raise CorruptError(f"the log in {self._paths.db} is not in order at {name!r}")
+                last = name
                 if name not in names:
                     raise CorruptError(
                         f"branch {name_decode(name)!r} has a log in {self._paths.db}, and no row"
