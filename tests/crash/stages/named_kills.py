@@ -43,9 +43,9 @@ SECONDS = 78.0
 
 # Each step of a worker, and up to which occurrence in its life it is to die there.
 WORKER_STEPS = {
-    "claim_before": 10, "claim_after": 10, "append_header": 60, "append_payload": 60, "publish_before": 16,
-    "publish_after": 16, "index_before": 60, "index_after": 60, "head_before": 10, "head_after": 10,
-    "release_before": 10, "release_after": 10, "tag_before": 2, "tag_after": 2, "join_locked": 1, "join_after": 1,
+    "claim_before": 6, "claim_after": 6, "append_header": 40, "append_payload": 40, "publish_before": 8,
+    "publish_after": 8, "index_before": 40, "index_after": 40, "head_before": 6, "head_after": 6,
+    "release_before": 6, "release_after": 6, "tag_before": 2, "tag_after": 2, "join_locked": 1, "join_after": 1,
 }  # fmt: skip
 COORDINATOR_STEPS = (
     "txn_before", "collect_cursors", "collect_heads", "collect_reaped", "txn_after", "locator_after", "marks_after",
@@ -54,6 +54,8 @@ COORDINATOR_STEPS = (
 # While tags leave a full window of the table of branches.
 EVICTION_STEPS = {"evict_begun": 2, "evict_untagged": 12, "evict_moved": 12}
 LEAVING_STEP = "leave_unlinked"
+# Where it matters what a round that goes on makes of what was committed meanwhile: before its transaction.
+THAWED = ("collect_reaped", "collect_heads", "collect_cursors", "txn_before")
 STEPS = (*WORKER_STEPS, *COORDINATOR_STEPS, *EVICTION_STEPS, LEAVING_STEP)
 OCCURRENCE_MAX = 3
 ACTS_MAX = 120
@@ -63,8 +65,8 @@ KILL, STOP = 1, 2
 # So many acts a worker does while the coordinator stands still.
 ACTS_MEANWHILE = 16
 
-WORKER_KILLS = 880
-COORDINATOR_KILLS = 130
+WORKER_KILLS = 890
+COORDINATOR_KILLS = 108
 EVICTION_KILLS = 9
 LEAVING_KILLS = 3
 VICTIMS = 4
@@ -337,9 +339,9 @@ class Kills:
     # ---- lost segments ----
 
     def losses(self, labels: Sequence[str]) -> None:
-        """At each of these steps, with and without going on."""
+        """At each of these steps; where it matters, also going on from there."""
         for label in labels:
-            for thaw in (False, True):
+            for thaw in (False, True) if label in THAWED else (False,):
                 if not self.is_over():
                     self._lose(label, thaw=thaw, nth=self._losses.randint(2, 1 + OCCURRENCE_MAX))
 
