@@ -119,7 +119,7 @@ def fuzz(
 
 
 def merge(program: Path, target: str, directory: Path, more: Sequence[Path]) -> list[Path]:
-    """The fewest inputs that reach what all of the corpus and ``more`` reach; those that seeds reach are left out."""
+    """A few inputs that reach all code that the corpus and ``more`` reach; what seeds reach is left out."""
     chosen = directory / f"merged-{target}"
     chosen.mkdir(parents=True)
     begun = directory / f"begun-{target}"
@@ -131,7 +131,15 @@ def merge(program: Path, target: str, directory: Path, more: Sequence[Path]) -> 
     for number, file in enumerate([*(CORPUS / target).iterdir(), *more]):
         shutil.copyfile(file, begun / f"{number:05}")
     done = _run(
-        [str(program), "-set_cover_merge=1", f"-max_len={SIZES[target]}", str(chosen), str(begun)], directory
+        [
+            str(program),
+            "-set_cover_merge=1",
+            "-use_counters=0",
+            f"-max_len={SIZES[target]}",
+            str(chosen),
+            str(begun),
+        ],
+        directory,
     )
     if done.returncode != 0:
         raise RuntimeError(done.stderr[-2000:])

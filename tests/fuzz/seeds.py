@@ -97,7 +97,7 @@ def nodes() -> Iterator[tuple[str, bytes]]:
         yield f"inner-of-level-{level}", inner(level, [b"a", b"b"], (2, 9))
     most = (1 << 64) - 1
     yield "inner-totals-overflow", inner(2, [b"a", b"b"], (most, most))
-    yield "count-lies", b"\1\1\0\0\0\1\0\0" + bytes(16)
+    yield "count-lies", b"\1\1\0\0\0\1\0\0" + b"".join(u16(i) for i in range(1, 9))
     yield "prefix-lies", b"\1\1\0\0\1\0\0\4" + bytes(20)
     yield "inner-too-few-keys", inner(1, [b"a", b"b", b"c"], (2, 0))
     yield "empty-inner", inner(1, [], (0, 0))
@@ -256,14 +256,15 @@ def segments() -> Iterator[tuple[str, bytes]]:
     zeros = bytes([2]) + u16(300)
     most = b"\xff" * 8
     yield "segment", bytes([0, 0])
-    yield "segment-cut", bytes([1, 0])
+    for cut in (0, 20, 50, 63):
+        yield f"segment-cut-{cut}", bytes([1 + 4 * cut, 0])
     yield "segment-longer", bytes([3, 0])
     yield "segment-entry", bytes([0, 0]) + entry(64, 16, 100, zeros)
     yield "segment-entry-at-the-end", bytes([0, 0]) + entry(64 + 128, 16, 0, zeros)
     yield "segment-stored-lies", bytes([0, 0]) + entry(2, 16, 65000, zeros, b"\1", most)
     for chunk in (0, 3):
-        at_the_end = bytes([0, 0, 0, 2 + 64 + 128, 16 + chunk]) + u16(0) + zeros + bytes([1])
-        yield f"segment-stored-beyond-{chunk}", at_the_end + struct.pack("<I", 1 << 19)
+        at_the_end = entry(2 + 4 + 64 + 128, 16 + chunk, 0, zeros, b"\1", u64(1 << 20))
+        yield f"segment-stored-beyond-{chunk}", bytes([0, 0]) + at_the_end + struct.pack("<I", 1 << 19)
     yield "segment-raw-lies", bytes([0, 0]) + entry(4, 16, 9, zeros, b"\1", most)
     record = bytes([0, 0, 9, 0, 1, 1, 3, 0])
     head = bytes([5, 0, 1, 3, 0])

@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 enum { CHUNKS = 4, KNOWN = 12, ENTRIES = 8, NAMES = 3, CHANGES_MAX = 24, DATA = 66048, PACK = 2 << 20 };
-enum { RECORD_ROOM = 66048, STEPS_MAX = 64, SMALL_MAX = 4096 };
+enum { RECORD_ROOM = 66048, STEPS_MAX = 64, SMALL_MAX = 4096, CUT = 80 << 10 };
 
 typedef struct world {
     fuzz_input in;
@@ -528,7 +528,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     w->entries = 0;
     unsigned flags = (unsigned)fuzz_take(&w->in, 1);
     for (unsigned n = 1 + fuzz_below(&w->in, CHANGES_MAX); n > 0 && w->in.left; n--) change(w);
-    if (flags & 1) MUST(ftruncate(w->fd, (off_t)(flags & 2 ? w->size + 1 : w->size - 1)) == 0);
+    size_t cut = 1 + (flags >> 2) * (size_t)CUT;
+    if (flags & 1) MUST(ftruncate(w->fd, (off_t)(flags & 2 ? w->size + cut : w->size - cut)) == 0);
     attach(w);
     if (flags & 1) MUST(ftruncate(w->fd, (off_t)w->size) == 0);
     memcpy(w->view, w->image, w->size);
