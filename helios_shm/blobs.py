@@ -139,13 +139,15 @@ def read(store: StorePaths, id: bytes, size: int) -> memoryview | None:
     return view
 
 
-def _sync_one(fd: int, path: Path, id: bytes) -> None:
-    """Sync a file; one whose sync failed is written anew. The system drops what it could not write and says so once: a
-    second sync of the same file would succeed and have written nothing. What is mapped is still the value, or its hash
-    says that it is not."""
+def _sync_one(fd: int, path: Path, id: bytes, anew: bool) -> None:
+    """Sync a file; one whose sync failed, or may have, is written anew.
+
+    The system drops what it could not write and says so once: a second sync of the same file would succeed and have
+    written nothing. What is mapped is still the value, or its hash says that it is not.
+    """
     status = os.fstat(fd)
     file = (status.st_dev, status.st_ino)
-    if file not in _unsynced:
+    if not anew and file not in _unsynced:
         try:
             os.fsync(fd)
             return
@@ -158,9 +160,10 @@ def _sync_one(fd: int, path: Path, id: bytes) -> None:
     _unsynced.discard(file)
 
 
-def sync(store: StorePaths, ids: Iterable[bytes]) -> list[bytes]:
+def sync(store: StorePaths, ids: Iterable[bytes], *, anew: bool = False) -> list[bytes]:
     """Make the files of these values, and their names, durable. Returns the ids whose files are missing.
 
+    ``anew``: their sync may have failed in a process that is gone, so each is written anew rather than synced.
     Raises OSError, CorruptError: then nothing of them may be taken for durable.
     """
     missing, directories = [], set()
@@ -172,7 +175,7 @@ def sync(store: StorePaths, ids: Iterable[bytes]) -> list[bytes]:
             missing.append(id)
             continue
         try:
-            _sync_one(fd, path, id)
+            _sync_one(fd, path, id, anew)
         finally:
             os.close(fd)
         directories.add(path.parent)

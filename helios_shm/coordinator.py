@@ -282,7 +282,7 @@ class Round:
     def _sync_blobs(self) -> None:
         """The files that rows name are on disk before the rows are. An ephemeral store syncs nothing."""
         if self._blobs and self._owner.durable:
-            for id in blobs.sync(self._owner.paths, self._blobs):
+            for id in blobs.sync(self._owner.paths, self._blobs, anew=self._owner.heir):
                 _LOG.error("large value %s: its file is missing", id.hex())
 
 
@@ -312,6 +312,9 @@ class Coordinator:
         check(lib.hs_engine_drain(self._engine, drain), "becoming the coordinator")
         self.drain = drain[0]
         self.nonce = int(self.stats().segment_nonce)
+        # Of one that ended without a word: a sync may have failed under it, and would now succeed without effect. What
+        # it left unfinished is all in the first round that is done.
+        self.heir = int(self.stats().coordinator_pid) != 0
         lib.hs_drain_announce(self.drain, self.epoch, os.getpid())
 
     def _attach(self) -> Any:
@@ -405,6 +408,7 @@ class Coordinator:
             self._failed(error)
             return
         check(lib.hs_drain_finish(self.drain), "finishing a round")
+        self.heir = False
         self._last_bytes = int(self._round.bytes)
         if self._failing_since is not None:
             self._recovered()

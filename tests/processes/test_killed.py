@@ -13,7 +13,9 @@ from pathlib import Path
 import psutil
 
 import helios_shm
-from helios_shm import Branch, Engine
+from helios_shm import Branch, Engine, blobs
+from helios_shm.hashing import blake3
+from helios_shm.store import StorePaths
 from tests.processes.rig import (
     coordinator,
     coordinators,
@@ -22,6 +24,7 @@ from tests.processes.rig import (
     line_of,
     segments,
     start_program,
+    stop,
     until,
     until_nothing_runs,
     workers,
@@ -96,6 +99,30 @@ def test_one_who_is_waiting_when_the_coordinator_dies_starts_another(
         assert sorted(worker.hear() for worker in waiting) == [2, 3, 4, 5]
     assert len(coordinators(store_path)) == 1
     assert coordinator(store_path) != pid
+
+
+def test_large_values_that_a_dead_coordinator_left_are_written_anew(engine: Engine, store_path: Path) -> None:
+    """Their sync may have failed under it. The system says so once; asked again it would say that all is well."""
+    branch = engine.branch("main")
+    put(branch, "first", durable=True)
+
+    def commit_large(value: bytes) -> Path:
+        ws = branch.fork()
+        ws["large"] = value
+        ws.commit()
+        return blobs.path_of(StorePaths(store_path), blake3(value))
+
+    pid = coordinator(store_path)
+    stop(pid)
+    left = commit_large(b"left by the dead" * 20_000)
+    before = left.stat().st_ino
+    os.kill(pid, signal.SIGKILL)
+    engine.sync(timeout=30)
+    assert left.stat().st_ino != before and branch.head["large"] == b"left by the dead" * 20_000
+    later = commit_large(b"of the living" * 30_000)
+    before = later.stat().st_ino
+    engine.sync(timeout=30)
+    assert later.stat().st_ino == before
 
 
 def test_coordinators_killed_in_a_loop_while_workers_commit_durably(engine: Engine, store_path: Path) -> None:

@@ -72,7 +72,7 @@ from tests.crash.tree import ROOT, Mutant
 from tests.programs import untraced
 
 TITLE = "power loss"
-SECONDS = 70.0
+SECONDS = 75.0
 MUTANTS = (
     Mutant(
         "acknowledged before the transaction",
@@ -98,7 +98,7 @@ MUTANTS = (
     Mutant(
         "blob not synced",
         "helios_shm/blobs.py",
-        "            _sync_one(fd, path, id)",
+        "            _sync_one(fd, path, id, anew)",
         "            pass",
         "a row names a file whose bytes are not on disk",
     ),
