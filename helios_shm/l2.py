@@ -203,7 +203,10 @@ def create(path: Path, uuid: bytes) -> None:
                     os.posix_fallocate(fd, 0, size)
             finally:
                 os.close(fd)
-        env = _environment(path, readonly=False, create=True)
+        try:
+            env = _environment(path, readonly=False, create=True)
+        except lmdb.InvalidError as failure:  # that it could not lock them, in its words
+            raise StoreError(f"creating {path}: LMDB cannot use the files that were just made") from failure
         try:
             databases = {name: env.open_db(name) for name in _DATABASES}
             with env.begin(write=True, db=databases[b"meta"]) as txn:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from types import ModuleType
 
+import lmdb
 import pytest
 
 import helios_shm
@@ -95,6 +96,20 @@ def test_a_creation_that_fails_leaves_nothing(
     with pytest.raises(StoreError):
         lifecycle.create_store(StorePaths.of(store_path), ephemeral=False)
     assert set(os.listdir("/proc/self/fd")) == before
+    assert os.listdir(store_path.parent) == []
+
+
+def test_a_database_that_cannot_be_locked_when_it_is_made_is_no_other_kind_of_file(
+    store_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LMDB, refused a lock on the lock file that it was given empty, says that it is not one of LMDB's."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise lmdb.InvalidError("not an LMDB file")
+
+    monkeypatch.setattr(lmdb, "open", refused)
+    with pytest.raises(StoreError, match="cannot use"):
+        lifecycle.create_store(StorePaths.of(store_path), ephemeral=False)
     assert os.listdir(store_path.parent) == []
 
 
