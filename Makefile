@@ -18,7 +18,7 @@ PIP := $(PY) -m pip --disable-pip-version-check -q
 C_SOURCES := $(sort $(wildcard csrc/hs_*.c))
 C_HEADERS := $(sort $(wildcard csrc/*.h))
 C_TESTS := $(patsubst tests/c/%.c,%,$(sort $(wildcard tests/c/test_*.c)))
-C_FORMATTED := $(C_SOURCES) $(C_HEADERS) $(sort $(wildcard tests/c/*.c tests/c/*.h))
+C_FORMATTED := $(C_SOURCES) $(C_HEADERS) $(sort $(wildcard tests/c/*.[ch] tests/memory_order/*.[ch] tests/crash/*.[ch] tests/fuzz/*.[ch]))
 NATIVE_STAMP := build/native.stamp
 C_COVERAGE_MIN := 90
 C_TEST_SECONDS_MAX := 300
@@ -154,7 +154,6 @@ FUZZ_FLAGS := -std=gnu11 -O1 -g -fno-omit-frame-pointer -fvisibility=hidden -pth
 	-fsanitize=address,undefined -fno-sanitize-recover=all -fno-sanitize-coverage=trace-cmp
 # Its mappings stand between pages that nobody may touch.
 FUZZ_LINK_segment := -Wl,--wrap=mmap,--wrap=munmap
-C_FORMATTED += $(sort $(wildcard tests/fuzz/*.c tests/fuzz/*.h))
 
 build/c/fuzz/csrc/%.o: csrc/%.c
 	@mkdir -p $(@D)

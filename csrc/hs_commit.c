@@ -488,7 +488,7 @@ static int64_t run(hs_call *call, hs_commit_state *state) {
         if (engine->self.slot)
             hs_store_relaxed(&engine->self.slot->commits, hs_load_relaxed(&engine->self.slot->commits) + 1);
         call->retries = state->retries;
-        hs_ring_bell(&engine->segment); /* E5 */
+        hs_ring_bell(&engine->segment); /* E7 */
         result |= look_after(engine, state->start_ns);
     }
     result = result == HS_MISSING ? hs_call_status(call, HS_MISSING) : result;

@@ -90,7 +90,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--hours", type=float, default=0.0, help="go on for so long, with a new seed each time"
     )
-    parser.add_argument("--jobs", type=int, default=(os.cpu_count() or 1), help="stages at a time")
+    # One more than there are processors: many a stage waits for disks, deadlines and deaths.
+    parser.add_argument("--jobs", type=int, default=(os.cpu_count() or 1) + 1, help="stages at a time")
     parser.add_argument("--no-mutants", action="store_true", help="leave the seeded bugs out")
     parser.add_argument("--verbose", action="store_true", help="show what the stages' children print")
     return parser.parse_args(arguments)

@@ -3,7 +3,7 @@
 A stage is a module of ``tests/crash/stages`` with
 
     TITLE      its row in the table
-    SECONDS    about how long it takes in ``make crash`` (the longest begin first)
+    SECONDS    about how long it takes in ``make crash``, mutants included (the longest begin first)
     MUTANTS    seeded bugs: the stage must find a violation in each mutated tree (tests/crash/tree.py)
     prove(run) does the work and returns an Outcome
 

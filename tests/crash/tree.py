@@ -128,7 +128,9 @@ def _compiled_module(root: Path, flavour: str = "pic", *flags: str) -> None:
     archive = library(root, flavour)
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     made = root / "helios_shm" / f"_native{suffix}"
-    _command(["gcc", "-shared", "-pthread", *flags, "-o", str(made), str(wrapper), str(archive), *_LINK], root)
+    _command(
+        ["gcc", "-shared", "-pthread", *flags, "-o", str(made), str(wrapper), str(archive), *_LINK], root
+    )
 
 
 def _wrapper() -> Path:

@@ -51,7 +51,7 @@ from tests.crash.stage import Outcome, Run
 from tests.crash.tree import Mutant, program
 
 TITLE = "bit rot"
-SECONDS = 40.0
+SECONDS = 60.0
 MUTANTS = (
     Mutant(
         "ring sum not compared",

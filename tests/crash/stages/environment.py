@@ -52,7 +52,7 @@ from tests.processes import rig
 from tests.programs import untraced
 
 TITLE = "environment"
-SECONDS = 18.0
+SECONDS = 16.0
 SECONDS_MAX = 20.0
 # What a program that waits for something waits at most.
 PATIENCE = 10.0

@@ -23,7 +23,7 @@ from tests.crash.tree import Mutant, program
 from tests.fuzz import run as fuzzing
 
 TITLE = "hostile bytes"
-SECONDS = 20.0
+SECONDS = 30.0
 
 # New inputs of each target at scale 1: one or two seconds' worth.
 _RUNS = {"node": 40_000, "record": 40_000, "pack": 10_000, "locator": 1_500, "tree": 500, "segment": 500}

@@ -33,7 +33,7 @@ from tests.processes.rig import until, until_nothing_runs
 from tests.programs import untraced
 
 TITLE = "long life"
-SECONDS = 50.0
+SECONDS = 60.0
 MUTANTS = (
     Mutant(
         "a child keeps its parent's slot",

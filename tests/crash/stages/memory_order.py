@@ -27,7 +27,7 @@ from tests.crash.stage import Outcome, Run
 from tests.crash.tree import Mutant, library
 
 TITLE = "memory order"
-SECONDS = 5.0
+SECONDS = 4.0
 MUTANTS: tuple[Mutant, ...] = ()
 
 _HERE = Path(__file__).resolve().parents[2] / "memory_order"

@@ -27,7 +27,7 @@ from tests.crash.stage import Outcome, Run
 from tests.crash.tree import Mutant
 
 TITLE = "models"
-SECONDS = 58.0
+SECONDS = 55.0
 MUTANTS: tuple[Mutant, ...] = ()  # they are flags of the models: MUTATIONS
 
 _MEGABYTES_MAX = 3000

@@ -39,7 +39,7 @@ from tests.crash.workload import SHARED
 from tests.processes.rig import segments
 
 TITLE = "named kills"
-SECONDS = 78.0
+SECONDS = 133.0
 
 # Each step of a worker, and up to which occurrence in its life it is to die there.
 WORKER_STEPS = {
@@ -95,6 +95,7 @@ MUTANTS = (
 """,
         """    for (uint32_t chunk = 0; chunk < segment->chunk_count; chunk++) cursor_collect(drain, chunk, &round);
     HS_STEP(collect_cursors);
+    nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL); /* so that a kill finds somebody between the two */
     for (uint32_t slot = 0; slot < HS_BRANCH_SLOTS; slot++) {
         drain->heads[slot] = head_moved(drain, slot);
         round.heads += drain->heads[slot] != 0;

@@ -55,7 +55,7 @@ from tests.crash.tree import Mutant
 from tests.crash.workload import SHARED, Mouth, Part, live
 
 TITLE = "random kills"
-SECONDS = 95.0
+SECONDS = 105.0
 
 # How many are killed one by one, by the way they were started.
 KILLS = {"fork": 2300, "forkserver": 170, "spawn": 24}

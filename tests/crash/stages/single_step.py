@@ -16,7 +16,7 @@ from tests.crash.tree import Mutant, program
 from tests.programs import untraced
 
 TITLE = "single step"
-SECONDS = 33.0
+SECONDS = 44.0
 
 _SOURCE = Path(__file__).resolve().parent.parent / "single_step.c"
 # For a run of scale 1, on a machine that others keep busy.
