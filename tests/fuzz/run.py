@@ -25,6 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.crash import debian
 from tests.fuzz import seeds
 
 HERE = Path(__file__).resolve().parent
@@ -46,10 +47,6 @@ _MEMORY_MB = 2048
 # All of a corpus takes some seconds; what takes so long goes on without end.
 _REPLAY_SECONDS = 300.0
 _PACKAGES = ("clang-14", "libclang-rt-14-dev")
-
-
-class NoFuzzer(Exception):
-    """clang with libFuzzer is not to be had here."""
 
 
 @dataclass(frozen=True)
@@ -147,25 +144,13 @@ def merge(program: Path, target: str, directory: Path, more: Sequence[Path]) -> 
 
 
 def clang() -> str:
-    """A clang that has libFuzzer; installed if that can be done. NoFuzzer."""
+    """A clang that has libFuzzer, installed where there is none. debian.NotInstalled."""
     names = [os.environ.get("CLANG", ""), "clang-14", "clang", *(f"clang-{n}" for n in range(19, 12, -1))]
     for name in names:
         if name and _has_fuzzer(name):
             return name
-    why = "it is not installed"
-    if os.geteuid() == 0 and shutil.which("apt-get"):
-        command = ["apt-get", "install", "-y", "-q", "--no-install-recommends", *_PACKAGES]
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
-        )
-        if done.returncode == 0 and _has_fuzzer(_PACKAGES[0]):
-            return _PACKAGES[0]
-        why = f"it could not be installed: {(done.stderr or done.stdout)[-400:]}"
-    raise NoFuzzer(
-        f"fuzzing needs clang with libFuzzer, and {why}. "
-        f"On Debian: apt-get install {' '.join(_PACKAGES)}; or set CLANG"
-    )
+    debian.install(lambda: _has_fuzzer(_PACKAGES[0]), *_PACKAGES)
+    return _PACKAGES[0]
 
 
 def _has_fuzzer(name: str) -> bool:
@@ -249,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     targets = options.target or TARGETS
     try:
         programs = build(clang(), ROOT, targets)
-    except NoFuzzer as error:
+    except debian.NotInstalled as error:
         print(error, file=sys.stderr)
         return 2
     return max(_one(programs[target], target, options) for target in targets)

@@ -23,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.crash import debian
 from tests.crash.stage import Outcome, Run
 from tests.crash.tree import Mutant
 
@@ -170,28 +171,6 @@ MUTATIONS = (
 )
 
 
-def install_spin() -> str:
-    """The program ``spin``, installed with apt-get where it is missing. RuntimeError if it cannot be."""
-    found = shutil.which("spin")
-    if found:
-        return found
-    install = ["apt-get", "install", "-y", "-q", "-o", "DPkg::Lock::Timeout=60", "spin"]
-    said = ""
-    for command in (install, ["apt-get", "update", "-q"], install):
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-        except OSError as error:
-            said = str(error)
-            break
-        said = done.stderr.strip()[-500:]
-        found = shutil.which("spin")
-        if found:
-            return found
-    raise RuntimeError(
-        f"the models need Spin, and it cannot be installed here: install the package `spin` ({said})"
-    )
-
-
 def _output(command: list[str], directory: Path, seconds: float) -> str:
     done = subprocess.run(
         command, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=seconds,
@@ -234,7 +213,7 @@ def search(model: Path, flags: list[str], *, cycles: bool, effort: Effort, direc
 
 def prove(run: Run) -> Outcome:
     outcome = Outcome()
-    install_spin()
+    debian.install(lambda: shutil.which("spin") is not None, "spin")
     models = run.tree / "tests" / "models"
     soak = run.scale > 1
     checks = [check for check in CHECKS if soak or not check.large]
