@@ -28,6 +28,8 @@ FORMAT_VERSION = 1
 INFO_NAME = "helios.json"
 # It has some 150.
 INFO_BYTES_MAX = 1 << 16
+# Looks at a name that is listed and cannot be found: it has just appeared, or leads nowhere.
+_LOOKS_MAX = 8
 # So begins the name of the file that becomes helios.json; a directory that has one and no helios.json holds a store
 # that is being made, or whose maker died.
 UNFINISHED_PREFIX = f".{INFO_NAME}-"
@@ -159,16 +161,21 @@ def info_read(paths: StorePaths) -> StoreInfo:
 
     Raises NotFoundError if there is nothing (or an empty directory), FormatError if there is something else.
     """
-    try:
-        return info_parse(_info_bytes_read(paths.info), paths.info)
-    except FileNotFoundError:
-        pass
-    except NotADirectoryError:
-        raise FormatError(f"{paths.root}: not a directory, so no store") from None
-    except OSError as error:
-        raise StoreError(f"reading {paths.info}: {error.strerror}") from error
-    if is_vacant(paths.root):
-        raise NotFoundError(f"{paths.root}: there is no store")
+    for _ in range(_LOOKS_MAX):
+        try:
+            return info_parse(_info_bytes_read(paths.info), paths.info)
+        except FileNotFoundError:
+            pass
+        except NotADirectoryError:
+            raise FormatError(f"{paths.root}: not a directory, so no store") from None
+        except OSError as error:
+            raise StoreError(f"reading {paths.info}: {error.strerror}") from error
+        names = _names_in(paths.root)
+        if _are_vacant(names):
+            raise NotFoundError(f"{paths.root}: there is no store")
+        if INFO_NAME not in names:
+            break
+        # Somebody made it between the two looks.
     raise FormatError(f"{paths.root}: a directory with other contents and no {INFO_NAME}, so no store")
 
 
@@ -183,13 +190,24 @@ def _info_bytes_read(path: Path) -> bytes:
 def is_vacant(root: Path) -> bool:
     """Could a store be made here: is there nothing, an empty directory, or a store that was not finished?"""
     try:
-        names = os.listdir(root)
-        unfinished = INFO_NAME not in names and any(name.startswith(UNFINISHED_PREFIX) for name in names)
-        return not names or unfinished
-    except FileNotFoundError:
-        return True
-    except NotADirectoryError:
+        return _are_vacant(_names_in(root))
+    except FormatError:
         return False
+
+
+def _are_vacant(names: list[str]) -> bool:
+    unfinished = INFO_NAME not in names and any(name.startswith(UNFINISHED_PREFIX) for name in names)
+    return not names or unfinished
+
+
+def _names_in(root: Path) -> list[str]:
+    """What is in a directory: nothing, if it is not there. FormatError if it is none."""
+    try:
+        return os.listdir(root)
+    except FileNotFoundError:
+        return []
+    except NotADirectoryError:
+        raise FormatError(f"{root}: not a directory, so no store") from None
     except OSError as error:
         raise StoreError(f"reading directory {root}: {error.strerror}") from error
 

@@ -66,6 +66,29 @@ def test_a_new_store_is_private_whatever_the_umask(store_path: Path) -> None:
     assert store.info_read(paths).ephemeral is False
 
 
+def test_a_store_that_appears_between_two_looks_is_one(
+    store_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its description was not there yet, and then its directory was: that was called a directory of other contents."""
+    paths = StorePaths.of(store_path)
+    read = store._info_bytes_read
+
+    def read_too_early(path: Path) -> bytes:
+        monkeypatch.setattr(store, "_info_bytes_read", read)
+        lifecycle.create_store(paths, ephemeral=False)
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(store, "_info_bytes_read", read_too_early)
+    assert not store.info_read(paths).ephemeral
+
+
+def test_a_description_that_leads_nowhere_is_no_store(store_path: Path) -> None:
+    store_path.mkdir()
+    (store_path / "helios.json").symlink_to("nowhere")
+    with pytest.raises(FormatError):
+        store.info_read(StorePaths.of(store_path))
+
+
 def test_opening_again_finds_the_same_store(paths: StorePaths) -> None:
     uuid = lifecycle.identify(paths).uuid
     again = lifecycle.open_store(paths.root, create=True)
