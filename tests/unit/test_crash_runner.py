@@ -55,6 +55,22 @@ def test_bug_that_is_not_found_fails(
     assert "'other version' was not found" in capsys.readouterr().out
 
 
+def test_bug_that_shows_in_a_race_has_more_than_one_try(
+    monkeypatch: pytest.MonkeyPatch, answers: dict[str | None, Outcome | Exception]
+) -> None:
+    seeds: list[int] = []
+
+    def run(_: Any, tree: Path, asked: dict[str, Any], directory: Path, verbose: bool) -> Outcome:
+        if asked["mutant"] is None:
+            return Outcome()
+        seeds.append(asked["seed"])
+        return Outcome(violations=["found"] if len(seeds) == 2 else [])
+
+    monkeypatch.setattr(runner._Children, "run", run)
+    assert runner.main(["--seed", "7"]) == 0
+    assert seeds == [7, 8]
+
+
 def test_stage_that_breaks_down_over_a_bug_has_not_found_it(
     answers: dict[str | None, Outcome | Exception], capsys: pytest.CaptureFixture[str]
 ) -> None:
