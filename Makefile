@@ -3,7 +3,8 @@
 #
 #   make run     parallel tree search over real chess positions
 #   make test    C tests (plain, ASan+UBSan, TSan), C coverage, Python tests with coverage
-#   make crash   the proof: kills, power loss, faults, hostile bytes, models, and seeded bugs that each must find
+#   make crash   the proof: kills, power loss, faults, hostile bytes, models, and seeded bugs that each must find;
+#                make crash SEED=n makes the choices of that seed
 #   make soak    the same again and again: make soak HOURS=8
 #   make bench   the measurements, each beside its baseline
 #   make check   ruff, mypy --strict, clang-format; changes nothing (`make format` does)
@@ -124,7 +125,7 @@ test: test-c coverage-c test-python
 # --- the proof: tests/crash/__main__.py ---
 
 crash: $(TEST_VENV) $(NATIVE_STAMP)
-	$(PY) -m tests.crash
+	$(PY) -m tests.crash $(if $(SEED),--seed $(SEED))
 
 soak: $(TEST_VENV) $(NATIVE_STAMP)
 	$(PY) -m tests.crash --hours $(HOURS)
