@@ -1,6 +1,7 @@
 """check: a whole store has nothing to report; each kind of damage is named; nothing ends the process that asks."""
 
 import os
+import random
 import re
 import shutil
 import signal
@@ -436,3 +437,52 @@ def test_repair_leaves_what_it_cannot_mend_alone_and_named(opened: helios_shm.En
     report = opened.check(repair=True)
     assert not report.ok and path.exists()
     assert any(path.name in sentence for sentence in report.damage)
+
+
+# --- pages ---
+
+
+def walked(data: bytearray, meta: Meta) -> list[str]:
+    pages = Pages(memoryview(data), meta)
+    for tree in pages.databases().values():
+        for _ in pages.entries(tree):
+            pass
+    pages.account()
+    return pages.damage
+
+
+def test_no_bit_of_a_page_ends_the_walk_and_those_of_its_header_are_told(copy: StorePaths) -> None:
+    data = bytearray((copy.db / "data.mdb").read_bytes())
+    metas = [meta_read(memoryview(data), page, 4096) for page in (0, 1)]
+    meta = max((found for found in metas if isinstance(found, Meta)), key=lambda found: found.transaction)
+    pages = Pages(memoryview(data), meta, notes_use=True)
+    for tree in pages.databases().values():
+        list(pages.entries(tree))
+    pages.account()
+    assert not pages.damage
+    headers = {at for at, size in pages.used if at % 4096 == 0 and size == 8}
+    chance = random.Random(7)
+    for start in sorted(headers):
+        for at in (*range(start, start + 8), start + 10, start + 11):
+            bit = 1 << chance.randrange(8)
+            data[at] ^= bit
+            assert walked(data, meta), f"byte {at - start} of page {start // 4096}"
+            data[at] ^= bit
+    inside = [at + offset for at, size in pages.used for offset in range(min(size, 24))]
+    for at in chance.sample(inside, min(len(inside), 500)):
+        bit = 1 << chance.randrange(8)
+        data[at] ^= bit
+        walked(data, meta)  # a key or a value may be any other
+        data[at] ^= bit
+
+
+def test_each_field_of_a_meta_page_is_looked_at(copy: StorePaths) -> None:
+    data = bytearray((copy.db / "data.mdb").read_bytes())
+    for page in (0, 1):
+        whole = meta_read(memoryview(data), page, 4096)
+        for at in (*range(8), 10, *range(16, 60)):
+            data[page * 4096 + at] ^= 1
+            assert meta_read(memoryview(data), page, 4096) != whole or 32 <= at < 40 or at >= 46, at
+            data[page * 4096 + at] ^= 1
+    assert isinstance(meta_read(memoryview(data[:4100]), 1, 4096), str)
+    assert page_size_of(memoryview(b"short")) is None and page_size_of(memoryview(bytes(9000))) is None
