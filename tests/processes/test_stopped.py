@@ -213,6 +213,24 @@ def test_a_durable_commit_that_is_late_happened(
     assert list(branch.head) == ["a", "b"] and branch.last_commit.sequence == 2
 
 
+def test_close_gives_up_when_nothing_becomes_durable_and_loses_nothing(
+    store_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from helios_shm import config
+
+    engine = helios_shm.open(store_path)
+    put(engine.branch("main"), "a", durable=True)
+    monkeypatch.setattr(config, "DURABLE_DEADLINE", 0.2)
+    with stopped(coordinator(store_path)):
+        put(engine.branch("main"), "b")
+        with pytest.raises(helios_shm.BusyError):
+            engine.close()
+        with pytest.raises(helios_shm.ClosedError):
+            engine.branch("main")
+    with helios_shm.open(store_path) as engine:
+        assert list(engine.branch("main").head) == ["a", "b"]
+
+
 def test_who_waits_for_durability_is_woken_when_the_coordinator_goes_on(
     store_path: Path, engine: Engine
 ) -> None:
