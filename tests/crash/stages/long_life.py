@@ -13,6 +13,7 @@ is counted elsewhere (every malloc made to fail, under LeakSanitizer).
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import signal
@@ -83,12 +84,7 @@ class _Programs:
 
     def __init__(self, run: Run, outcome: Outcome) -> None:
         self._outcome = outcome
-        tree = run.directory / "sanitized"
-        if tree.exists():
-            self._tree, self._environment = tree, _remembered[tree]
-        else:
-            self._tree, self._environment = sanitized(run.directory, run.tree)
-            _remembered[tree] = self._environment
+        self._tree, self._environment = _sanitized_once(run.directory, run.tree)
 
     def run(self, name: str, text: str, store: Path, status: int = 0) -> str:
         """A program by itself; what it printed. Its status is part of what is expected of it."""
@@ -117,7 +113,7 @@ class _Programs:
         return out
 
 
-_remembered: dict[Path, dict[str, str]] = {}
+_sanitized_once = functools.cache(sanitized)
 
 
 # ---- exits ----
