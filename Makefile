@@ -19,7 +19,8 @@ PIP := $(PY) -m pip --disable-pip-version-check -q
 C_SOURCES := $(sort $(wildcard csrc/hs_*.c))
 C_HEADERS := $(sort $(wildcard csrc/*.h))
 C_TESTS := $(patsubst tests/c/%.c,%,$(sort $(wildcard tests/c/test_*.c)))
-C_FORMATTED := $(C_SOURCES) $(C_HEADERS) $(sort $(wildcard tests/c/*.[ch] tests/memory_order/*.[ch] tests/crash/*.[ch] tests/fuzz/*.[ch]))
+C_PYTHON := $(sort $(wildcard csrc/python/*.[ch]))
+C_FORMATTED := $(C_SOURCES) $(C_HEADERS) $(C_PYTHON) $(sort $(wildcard tests/c/*.[ch] tests/memory_order/*.[ch] tests/crash/*.[ch] tests/fuzz/*.[ch]))
 NATIVE_STAMP := build/native.stamp
 C_COVERAGE_MIN := 90
 C_TEST_SECONDS_MAX := 300
@@ -55,7 +56,7 @@ CHECK_VENV := $(VENV)/installed-run-test-bench-check
 
 # --- the compiled module ---
 
-$(NATIVE_STAMP): $(C_SOURCES) $(C_HEADERS) helios_shm/_ffi_build.py setup.py | $(VENV)/created
+$(NATIVE_STAMP): $(C_SOURCES) $(C_HEADERS) $(C_PYTHON) helios_shm/_ffi_build.py setup.py | $(VENV)/created
 	@mkdir -p build
 	$(PY) setup.py -q build_ext --inplace
 	@touch $@

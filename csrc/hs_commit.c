@@ -467,11 +467,10 @@ static int64_t look_after(hs_engine *engine, uint64_t start_ns) {
     return HS_LOOK_AFTER;
 }
 
-/* Run under the engine's mutex; the chunk is released on every way out. */
-static int64_t run(hs_call *call, hs_commit_state *state) {
+/* Run under the engine's mutex, which the caller holds; the chunk is released on every way out. */
+static int64_t run_locked(hs_call *call, hs_commit_state *state) {
     hs_engine *engine = call->engine;
     int64_t result;
-    hs_engine_lock(engine);
     hs_cache_trim(engine->tree.cache);
     if (state->reaped != engine->reaped) begin_again(engine, state);
     while ((result = run_once(call, state)) == HS_REAPED) {
@@ -491,8 +490,13 @@ static int64_t run(hs_call *call, hs_commit_state *state) {
         hs_ring_bell(&engine->segment); /* E7 */
         result |= look_after(engine, state->start_ns);
     }
-    result = result == HS_MISSING ? hs_call_status(call, HS_MISSING) : result;
-    hs_engine_unlock(engine);
+    return result == HS_MISSING ? hs_call_status(call, HS_MISSING) : result;
+}
+
+static int64_t run(hs_call *call, hs_commit_state *state) {
+    hs_engine_lock(call->engine);
+    int64_t result = run_locked(call, state);
+    hs_engine_unlock(call->engine);
     return result;
 }
 
@@ -512,6 +516,14 @@ static void one_place(hs_commit_state *state) {
 
 int64_t hs_commit_one(hs_call *call, hs_branch_ref *branch, const uint8_t *base, const uint8_t *key,
                       size_t key_size, const uint8_t *value, size_t value_size) {
+    hs_engine_lock(call->engine);
+    int64_t result = hs_commit_one_locked(call, branch, base, key, key_size, value, value_size);
+    hs_engine_unlock(call->engine);
+    return result;
+}
+
+int64_t hs_commit_one_locked(hs_call *call, hs_branch_ref *branch, const uint8_t *base, const uint8_t *key,
+                             size_t key_size, const uint8_t *value, size_t value_size) {
     if (key_size > HS_KEY_MAX || value_size > HS_CHUNK_SIZE / 2) return HS_ARGUMENT;
     hs_commit_state state = {.edits = NULL};
     one_place(&state);
@@ -524,7 +536,7 @@ int64_t hs_commit_one(hs_call *call, hs_branch_ref *branch, const uint8_t *base,
                               .value_sizes = &state.one_sizes[1]};
     if (fill_edits(&state) != HS_OK) return HS_ARGUMENT;
     begin(&state, call, branch, base);
-    int64_t result = run(call, &state);
+    int64_t result = run_locked(call, &state);
     if (HS_LIKELY(!is_suspension(result))) {
         state_free(&state);
         return result;

@@ -17,6 +17,7 @@ static hs_engine *engines;
 static pthread_once_t fork_handlers_once = PTHREAD_ONCE_INIT;
 
 void hs_engine_lock(hs_engine *engine) { pthread_mutex_lock(&engine->lock); }
+bool hs_engine_try_lock(hs_engine *engine) { return pthread_mutex_trylock(&engine->lock) == 0; }
 void hs_engine_unlock(hs_engine *engine) { pthread_mutex_unlock(&engine->lock); }
 
 static void fork_prepare(void) {

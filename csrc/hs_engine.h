@@ -38,10 +38,14 @@ struct hs_engine {
 };
 
 void hs_engine_lock(hs_engine *engine);
+bool hs_engine_try_lock(hs_engine *engine);
 void hs_engine_unlock(hs_engine *engine);
 /* A value or record entry by id, counted as hit or miss; appended again when it is about to be evicted. */
 int hs_engine_ring_get(hs_engine *engine, const uint8_t id[32], void *buffer, size_t capacity,
                        hs_ring_hit *hit);
+/* hs_commit_one for who holds the lock already. */
+int64_t hs_commit_one_locked(hs_call *call, hs_branch_ref *branch, const uint8_t *base, const uint8_t *key,
+                             size_t key_size, const uint8_t *value, size_t value_size);
 /* Note what tree calls leave: HS_MISSING's id into the call. */
 int hs_call_status(hs_call *call, int status);
 #endif

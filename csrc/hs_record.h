@@ -14,6 +14,7 @@
 #include "hs_base.h"
 
 #define HS_RECORD_FIXED_SIZE   192u
+#define HS_RECORD_BASE_OFFSET  16u /* of root and incarnation */
 #define HS_RECORD_NAME_MAX     255u
 #define HS_RECORD_MESSAGE_MAX  32768u
 #define HS_RECORD_METADATA_MAX 32768u

@@ -1,9 +1,19 @@
-"""The only importer of the compiled module: its ``ffi`` and ``lib``, and status codes turned into typed errors."""
+"""The only importer of the compiled library: ``ffi`` and ``lib`` (cffi), ``hot`` (a CPython extension), and status
+codes turned into typed errors.
+
+Both modules are in one shared library, so that they share one core; the import system, which goes by file names,
+finds the first by itself and is told of the second here.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING
 
+from . import _native
 from ._native import ffi, lib
 from .errors import (
     BusyError,
@@ -17,7 +27,25 @@ from .errors import (
     StoreError,
 )
 
-__all__ = ["check", "error", "ffi", "lib"]
+if TYPE_CHECKING:
+    from . import _hot as hot
+
+__all__ = ["check", "error", "ffi", "hot", "lib"]
+
+
+def _load_hot() -> ModuleType:
+    name = f"{__package__}._hot"
+    spec = importlib.util.spec_from_file_location(name, _native.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sys.modules[name] = module
+    return module
+
+
+if not TYPE_CHECKING:
+    hot = _load_hot()
 
 _ERRORS: dict[int, type[HeliosError]] = {
     lib.HS_NOT_FOUND: NotFoundError,

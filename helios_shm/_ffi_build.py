@@ -2,6 +2,7 @@
 
     csrc/helios_shm.h --(lines with '#' dropped)--> cdef --+
     csrc/hs_*.c ------------------------------------------+--> helios_shm/_native.*.so
+    csrc/python/*.c (module helios_shm._hot) -------------+
 
 Run by setuptools alone (setup.py names the ``ffi`` below), from a source tree or an unpacked sdist.
 """
@@ -53,12 +54,14 @@ def _ffi() -> FFI:
     builder.set_source(
         "helios_shm._native",
         _PREAMBLE,
-        sources=_relative("hs_*.c"),
-        depends=_relative("*.h"),
+        sources=[*_relative("hs_*.c"), *_relative("python/*.c")],
+        depends=[*_relative("*.h"), *_relative("python/*.h")],
         include_dirs=["csrc"],
         extra_compile_args=_COMPILE_ARGS,
         extra_link_args=["-pthread"],
         libraries=["rt"],
+        # csrc/python uses more of CPython than the stable ABI has.
+        py_limited_api=False,
     )
     return builder
 

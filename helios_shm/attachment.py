@@ -25,7 +25,7 @@ from enum import Enum
 from typing import Any, Literal, Protocol, SupportsIndex
 
 from . import blobs, codec, config, lifecycle
-from ._capi import check, error, ffi, lib
+from ._capi import check, error, ffi, hot, lib
 from .errors import (
     BusyError,
     CapacityError,
@@ -50,7 +50,7 @@ class Stale(Enum):
     STALE = 1
 
 
-class Call:
+class Call(hot.CallBase):
     """An hs_call with the memory that its results go to. Used by one thread at a time."""
 
     __slots__ = ("__weakref__", "c", "data", "id", "memory", "missing", "said")
@@ -59,6 +59,7 @@ class Call:
         self.memory = ffi.new("uint8_t[]", capacity)
         self.data = ffi.buffer(self.memory)
         self.c = ffi.new("hs_call *")
+        self._address = int(ffi.cast("uintptr_t", self.c))
         self.said: object = None  # what a commit says, kept alive while it runs
         self.c.engine = engine
         self.c.data = self.memory
@@ -100,7 +101,7 @@ class Deadline:
         return max(0, min(config.WAIT_SLICE_MS, int(left) + 1))
 
 
-class Attachment:
+class Attachment(hot.AttachmentBase):
     """This process's hold on a store. Thread-safe. Shared by all engines of the process that opened the same store."""
 
     def __init__(self, paths: lifecycle.StorePaths, *, readonly: bool, l1_bytes: int | None) -> None:

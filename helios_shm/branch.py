@@ -17,9 +17,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import config
-from ._capi import check, error, ffi, lib
+from ._capi import check, error, ffi, hot, lib
 from .attachment import WORD_IN_L2, Attachment, Deadline, Stale, empty_root
-from .commit import EPOCH, Commit, commit_from_record
+from .commit import EPOCH, Commit
 from .errors import CapacityError, CorruptError, ExistsError, NotFoundError
 from .l2 import BranchRow
 from .mapping import encode_path
@@ -34,10 +34,9 @@ if TYPE_CHECKING:
 _NO_SLOT = 0xFFFFFFFF
 _NO_INCARNATION = bytes(8)
 _MICROSECOND = timedelta(microseconds=1)
-_new = object.__new__
 
 
-class Branch:
+class Branch(hot.BranchBase):
     """A handle on a branch. Thread-safe, picklable. The branch itself begins with its first commit."""
 
     __slots__ = ("__weakref__", "_attachment", "_known", "_name", "_ref")
@@ -171,14 +170,14 @@ class Branch:
     @property
     def last_commit(self) -> Commit:
         """The newest commit. Raises NotFoundError before the first."""
-        return commit_from_record(self._existing(), self._attachment)
+        return hot.make_commit(self._existing(), self._attachment)
 
     # --- changing ---
 
     def fork(self) -> Workspace:
         """A private copy of the head whose commits move this branch. O(1)."""
         record = self._live_record()
-        workspace: Workspace = _new(Workspace)
+        workspace: Workspace = Workspace.__new__(Workspace)
         workspace._attachment = self._attachment
         workspace._branch = self
         if record is None:
@@ -254,7 +253,7 @@ class Branch:
             raise ExistsError(f"{what} exists already in {attachment.paths.root}")
         if n < 0:
             raise error(n, what)
-        return commit_from_record(record, attachment)
+        return hot.make_commit(record, attachment)
 
     # --- history ---
 
@@ -272,7 +271,7 @@ class Branch:
 
     def _log(self, path: str | None) -> Iterator[Commit]:
         for record, _ in self._records():
-            commit = commit_from_record(record, self._attachment)
+            commit = hot.make_commit(record, self._attachment)
             if path is None or _touches(commit, path):
                 yield commit
 
@@ -331,7 +330,7 @@ class Branch:
             record = next((record for record, head in self._records() if head.time_ns <= time_ns), None)
         if record is None:
             raise NotFoundError(f"branch {self._name!r} has no commit {when}")
-        return commit_from_record(record, self._attachment)
+        return hot.make_commit(record, self._attachment)
 
     def _at_sequence(self, sequence: int) -> bytes | None:
         newest = record_head(self._existing())
@@ -364,7 +363,7 @@ class Branch:
             finally:
                 attachment.pool.append(call)
             record = self._live_record()
-        return commit_from_record(record, attachment)
+        return hot.make_commit(record, attachment)
 
 
 def _agree(row: BranchRow, head: RecordHead) -> bool:
@@ -424,7 +423,7 @@ def make_branch(attachment: Attachment, name: str) -> Branch:
         raise ValueError(
             f"branch name {name!r} holds a control character or '@', which separates a sequence number"
         )
-    branch: Branch = _new(Branch)
+    branch: Branch = Branch.__new__(Branch)
     branch._attachment = attachment
     branch._name = name
     branch._known = (0, 0, None)
@@ -432,4 +431,5 @@ def make_branch(attachment: Attachment, name: str) -> Branch:
     ffi.memmove(branch._ref.name, encoded, len(encoded))
     branch._ref.name_size = len(encoded)
     branch._ref.slot = _NO_SLOT
+    branch._address = int(ffi.cast("uintptr_t", branch._ref))
     return branch

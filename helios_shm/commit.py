@@ -1,7 +1,7 @@
 """A commit, and the commit record that it is read from.
 
-A ``Commit`` is made for every commit, so it is made lazily: it keeps the record's bytes and fills its fields when
-one of them is first asked for. To the outside it is an ordinary frozen dataclass.
+A ``Commit`` is made for every commit, so it is made in C, by ``hot.make_commit``, and lazily: it keeps the record's
+bytes and fills its fields when one of them is first asked for. To the outside it is an ordinary frozen dataclass.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from .attachment import Attachment
+from ._capi import hot
 from .errors import CorruptError
 from .record import HAS_PARENT, HAS_SECOND, RECORD, record_text
 from .snapshot import Snapshot, make_snapshot
@@ -24,20 +24,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FIELDS = ("snapshot", "parents", "branch", "sequence", "time", "message", "metadata", "metrics")
 
 
-class _Recorded:
-    """A commit that is being made: the slots of a ``Commit`` and what they are read from, but not frozen.
-
-    Becoming a Commit by a change of class costs half of what setting two slots of a frozen object does.
-    """
-
-    __slots__ = ("_attachment", "_record", *FIELDS)
-
-    _attachment: Attachment
-    _record: bytes
-
-
 @dataclass(frozen=True, slots=True)
-class Commit(_Recorded):
+class Commit(hot.CommitBase):
     """One commit: a snapshot, where it came from, and what it cost.
 
     ``branch`` and ``sequence`` are None for a detached commit; ``parents`` are the snapshots it was made from, newest
@@ -64,15 +52,6 @@ class Commit(_Recorded):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Commit, tuple(getattr(self, name) for name in FIELDS)
-
-
-def commit_from_record(record: bytes, attachment: Attachment) -> Commit:
-    """The commit that a record's bytes describe."""
-    commit = _Recorded()
-    commit._record = record
-    commit._attachment = attachment
-    commit.__class__ = Commit
-    return commit  # type: ignore[return-value]
 
 
 def _fill_commit(commit: Commit) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from . import config
-from ._capi import check, ffi, lib
+from ._capi import check, ffi, hot, lib
 from .attachment import Attachment
 from .errors import CorruptError, NotFoundError
 from .mapping import EVERYTHING, Bounds, Items, Keys, Values, bounds_of, successor
@@ -27,14 +27,14 @@ _ENCODED = lib.HS_ENCODED
 _READ_BYTES_MAX, _READ_VALUES_MAX = config.READ_VALUE_BYTES_MAX, config.READ_VALUES_MAX
 
 
-class Snapshot(Mapping[str, bytes]):
+class Snapshot(hot.SnapshotBase, Mapping[str, bytes]):
     """An immutable state. Reading takes no lock and never sees anything but this state.
 
     Thread-safe; picklable (as 32 bytes and where the store is); hashable. An empty snapshot is a valid state:
     never test one for truth.
     """
 
-    __slots__ = ("__weakref__", "_attachment", "_read", "_root")
+    __slots__ = ("__weakref__",)
 
     _attachment: Attachment
     _root: bytes
@@ -301,7 +301,7 @@ class Snapshot(Mapping[str, bytes]):
         attachment = self._attachment
         if attachment._closed:
             attachment.acquire()  # raises ClosedError
-        workspace: Workspace = _new(_workspace_type)
+        workspace: Workspace = _workspace_type.__new__(_workspace_type)
         workspace._attachment = attachment
         workspace._branch = None
         workspace._base = self._root
@@ -355,13 +355,12 @@ def bind_workspace(workspace_type: type[Workspace]) -> None:
     _workspace_type = workspace_type
 
 
-_new = object.__new__
 _workspace_type: Any = None
 
 
 def make_snapshot(attachment: Attachment, root: bytes) -> Snapshot:
     """The snapshot of a root id; not looked up."""
-    snapshot: Snapshot = _new(Snapshot)
+    snapshot: Snapshot = Snapshot.__new__(Snapshot)
     snapshot._attachment = attachment
     snapshot._root = root
     snapshot._read = {}

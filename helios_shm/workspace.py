@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from typing_extensions import Buffer
 
 from . import blobs, codec, config, hashing
-from ._capi import error, ffi, lib
+from ._capi import error, ffi, hot, lib
 from .attachment import Attachment, Call, Deadline, suspended
-from .commit import Commit, commit_from_record
+from .commit import Commit
 from .errors import BusyError, ConflictError, HeliosError, NotFoundError, ReadOnlyError
 from .mapping import EVERYTHING, Bounds, Items, Keys, Values, bounds_of, encode_path, within
 from .record import RECORD_BASE, RECORD_ROOT
@@ -31,11 +31,9 @@ from .types import JSON, KINDS, Conflict, Kind, Stat
 if TYPE_CHECKING:
     from .branch import Branch
 
-_commit_one = lib.hs_commit_one
 _LOOK_AFTER = lib.HS_LOOK_AFTER
 _NULL = ffi.NULL
 _LARGE = min(config.LZ4_BYTES_MIN, config.BLOB_BYTES_MIN)
-_new = object.__new__
 _path_of = itemgetter(0)
 
 
@@ -49,11 +47,11 @@ class _Put(NamedTuple):
 Edit = bytes | _Put | None
 
 
-class Workspace(MutableMapping[str, bytes]):
+class Workspace(hot.WorkspaceBase, MutableMapping[str, bytes]):
     """A changeable state that nobody else sees before ``commit``. As thread-safe as a dict; it cannot be pickled: hand
     over a snapshot instead."""
 
-    __slots__ = ("__weakref__", "_attachment", "_base", "_base_snapshot", "_branch", "_edits")
+    __slots__ = ("__weakref__",)
 
     _attachment: Attachment
     _branch: Branch | None
@@ -99,7 +97,7 @@ class Workspace(MutableMapping[str, bytes]):
 
     def fork(self) -> Workspace:
         """An independent copy with the same base, branch and edits."""
-        workspace: Workspace = _new(Workspace)
+        workspace: Workspace = Workspace.__new__(Workspace)
         workspace._attachment = self._attachment
         workspace._branch = self._branch
         workspace._base = self._base
@@ -108,13 +106,6 @@ class Workspace(MutableMapping[str, bytes]):
         return workspace
 
     # --- writing ---
-
-    def __setitem__(self, path: str, value: Buffer, /) -> None:
-        """Set a plain file. ``bytes`` are kept by reference, other buffers copied. Raises TypeError, ValueError."""
-        if type(value) is bytes and type(path) is str and path.isascii() and 0 < len(path) <= 1024:
-            self._edits[path] = value
-        else:
-            self.put(path, value)
 
     def put(self, path: str, value: Buffer | Snapshot, *, kind: Kind | None = None) -> None:
         """Set a value of a kind: file (the default), executable, symlink, directory, or snapshot (the default for
@@ -143,8 +134,8 @@ class Workspace(MutableMapping[str, bytes]):
         else:
             self._edits[key] = _Put(KINDS.index(kind), data)
 
-    def __delitem__(self, path: str, /) -> None:
-        """Remove a path. Raises KeyError if it is not there."""
+    def _remove(self, path: str) -> None:
+        """``del workspace[path]``."""
         if path not in self:
             raise KeyError(path)
         self._edits[path] = None
@@ -155,7 +146,8 @@ class Workspace(MutableMapping[str, bytes]):
 
     # --- reading ---
 
-    def __getitem__(self, path: str, /) -> bytes:
+    def _lookup(self, path: str) -> bytes:
+        """``workspace[path]``, whatever the path is and whatever edit there is."""
         try:
             edit = self._edits[path]
         except KeyError:
@@ -225,7 +217,7 @@ class Workspace(MutableMapping[str, bytes]):
 
     # --- committing ---
 
-    def commit(
+    def _commit(
         self,
         message: str = "",
         *,
@@ -233,63 +225,7 @@ class Workspace(MutableMapping[str, bytes]):
         durable: bool = False,
         rebase: bool = True,
     ) -> Commit:
-        """Make the edits a new immutable snapshot; on a branch, move its head to it.
-
-        When it returns, every process sees the commit, and it survives the death of any processes; with
-        ``durable``, power loss as well. If the head moved meanwhile, edits to keys that nobody else touched are
-        rebased onto it (not with ``rebase=False``). With nothing to commit and neither message nor metadata, the
-        branch's last commit is returned.
-
-        Raises ConflictError (keys among the edits differ between base and head), NotFoundError (the branch was
-        deleted), CapacityError, BusyError, ReadOnlyError, ClosedError: nothing moved then, and the edits are as
-        before; except for BusyError with ``.commit`` set: the commit happened, and only its durability is late.
-        Cost: one C call, no system call; microseconds.
-        """
-        edits = self._edits
-        branch = self._branch
-        if len(edits) == 1 and not message and metadata is None and rebase:
-            (path,) = edits
-            value = edits[path]
-            if type(value) is bytes and len(value) < _LARGE:
-                attachment = self._attachment
-                if attachment.readonly:
-                    raise read_only_error(attachment)
-                key = path.encode()
-                try:
-                    call = attachment.pool.pop()
-                except IndexError:
-                    call = attachment.acquire()
-                try:
-                    n = _commit_one(
-                        call.c,
-                        _NULL if branch is None else branch._ref,
-                        self._base,
-                        key,
-                        len(key),
-                        value,
-                        len(value),
-                    )
-                except BaseException:  # Ctrl-C arrived meanwhile
-                    lib.hs_commit_cancel(call.c)
-                    attachment.pool.append(call)
-                    raise
-                if 0 < n < _LOOK_AFTER:
-                    record = call.data[:n]
-                    attachment.pool.append(call)
-                    self._base = record[RECORD_ROOT] if branch is None else record[RECORD_BASE]
-                    self._edits = {}
-                    self._base_snapshot = None
-                    commit = commit_from_record(record, attachment)
-                    if durable:
-                        self._wait_durable(commit)
-                    return commit
-                return self._finish(call, n, "", durable)
-        return self._commit_packed(message, metadata, durable, rebase)
-
-    def _commit_packed(
-        self, message: str, metadata: Mapping[str, JSON] | None, durable: bool, rebase: bool
-    ) -> Commit:
-        """The general case: any edits, a message, metadata."""
+        """``commit`` in general: any edits, a message, metadata."""
         attachment = self._attachment
         if attachment.readonly:
             raise read_only_error(attachment)
@@ -339,7 +275,7 @@ class Workspace(MutableMapping[str, bytes]):
         self._edits = {}
         if n & _LOOK_AFTER:
             attachment.look_after()
-        commit = commit_from_record(record, attachment)
+        commit = hot.make_commit(record, attachment)
         if durable:
             self._wait_durable(commit)
         return commit
@@ -521,3 +457,4 @@ def _form(attachment: Attachment, edit: Edit) -> tuple[int, bytes]:
 
 
 bind_workspace(Workspace)
+hot.bind(commit=Commit, large=_LARGE)

@@ -27,6 +27,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 # What the compiled module's link needs beside the C core; helios_shm/_ffi_build.py has the same for setuptools.
 _LINK = ("-pthread", "-lrt")
+_PYTHON_FLAGS = (
+    "-O1",
+    "-std=gnu11",
+    "-fPIC",
+    "-w",
+    "-fvisibility=hidden",
+    f"-I{sysconfig.get_paths()['include']}",
+    "-Icsrc",
+)
 _SANITIZERS = ("libasan.so", "libubsan.so")
 
 
@@ -123,14 +132,14 @@ def _copy(root: Path, tree: Path = ROOT) -> None:
 
 
 def _compiled_module(root: Path, flavour: str = "pic", *flags: str) -> None:
-    """Link a copy's ``_native`` anew: the generated wrapper is ours, the core is the copy's."""
+    """Link a copy's ``_native`` anew: the generated wrapper is ours, the core and the extension are the copy's."""
     wrapper = _wrapper()
     archive = library(root, flavour)
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     made = root / "helios_shm" / f"_native{suffix}"
-    _command(
-        ["gcc", "-shared", "-pthread", *flags, "-o", str(made), str(wrapper), str(archive), *_LINK], root
-    )
+    extension = [str(path) for path in sorted((root / "csrc" / "python").glob("*.c"))]
+    inputs = [str(wrapper), *_PYTHON_FLAGS, *extension, str(archive)]
+    _command(["gcc", "-shared", "-pthread", *flags, "-o", str(made), *inputs, *_LINK], root)
 
 
 def _wrapper() -> Path:
@@ -142,9 +151,7 @@ def _wrapper() -> Path:
         if not made.exists() or made.stat().st_mtime < newest:
             made.parent.mkdir(parents=True, exist_ok=True)
             runpy.run_path(str(recipe))["ffi"].emit_c_code(str(generated))
-            include = f"-I{sysconfig.get_paths()['include']}"
-            command = ["gcc", "-O1", "-std=gnu11", "-fPIC", "-w", "-fvisibility=hidden", include, "-Icsrc"]
-            _command([*command, "-c", "-o", str(made), str(generated)], ROOT)
+            _command(["gcc", *_PYTHON_FLAGS, "-c", "-o", str(made), str(generated)], ROOT)
     return made
 
 

@@ -16,6 +16,7 @@ PYTHON_FLOORS = [
     "record",
     "config",
     "_native",
+    "_hot",
     "_capi",
     "hashing",
     "codec",
@@ -160,6 +161,6 @@ def test_c_file_includes_only_lower_floors(path: Path) -> None:
 
 
 def test_floors_name_only_modules_that_exist() -> None:
-    present = {path.stem for path in python_modules()} | {"_native"}
+    present = {path.stem for path in python_modules()} | {"_native", "_hot"}
     assert set(PYTHON_FLOORS) <= present
     assert set(C_FLOORS) <= {path.stem for path in c_files()}

@@ -22,8 +22,7 @@ from hypothesis import strategies as st
 
 import helios_shm
 from helios_shm import codec, l2
-from helios_shm._capi import check, lib
-from helios_shm.commit import commit_from_record
+from helios_shm._capi import check, hot, lib
 from helios_shm.config import BLOB_BYTES_MIN
 from helios_shm.engine import restore_branch, restore_engine, restore_snapshot
 from helios_shm.errors import CorruptError, FormatError, HeliosError
@@ -211,7 +210,7 @@ def test_texts_of_a_record_are_texts_or_corrupt(name: bytes, message: bytes, met
     record = seeds.record(1, name, message, metadata)
     with contextlib.suppress(CorruptError):
         assert record_head(record).name.encode() == name
-        commit = commit_from_record(record, None)  # type: ignore[arg-type]
+        commit = hot.make_commit(record, None)  # type: ignore[arg-type]
         assert commit.message.encode() == message and isinstance(commit.metadata, dict)
 
 

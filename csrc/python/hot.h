@@ -1,0 +1,75 @@
+/* hot.h - helios_shm._hot: what Python code does so often that a call through cffi and a Python method would cost more than the
+ * work itself, as a CPython extension in the same shared library as the cffi module.
+ *
+ *   class Snapshot(_hot.SnapshotBase, Mapping)            hot method (C):  the frequent case, start to end
+ *   class Workspace(_hot.WorkspaceBase, MutableMapping)        |
+ *   class Branch(_hot.BranchBase)                              +-> anything else: the Python method beside it (`_commit` ...),
+ *   class Commit(_hot.CommitBase)                                  which goes through cffi and drops the GIL
+ *   class Attachment(_hot.AttachmentBase), Call(_hot.CallBase)
+ *
+ * A base type holds the fields that C reads; the Python class that inherits it has all the rest, and is the public name.
+ *
+ * Invariants. Hot methods keep the GIL from beginning to end and never wait: the engine's mutex is tried, and whoever finds
+ * it taken goes the other way. The call is the last of the attachment's pool, and stays there: nobody else can take it while
+ * the GIL is held. A pool that is empty (just forked, or all calls are out) or no plain list (closed) goes the other way
+ * too. So these files know nothing of forks, closing, L2, waits or Ctrl-C. */
+#ifndef HOT_H
+#define HOT_H
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <structmember.h>
+#include "helios_shm.h"
+
+typedef struct hot_attachment {
+    PyObject_HEAD PyObject *pool; /* list of Call: those that nobody uses */
+    char readonly;
+} hot_attachment;
+
+typedef struct hot_call {
+    PyObject_HEAD unsigned long long address; /* of the hs_call, which cffi owns */
+} hot_call;
+
+typedef struct hot_branch {
+    PyObject_HEAD unsigned long long address; /* of the hs_branch_ref, which cffi owns */
+} hot_branch;
+
+typedef struct hot_snapshot {
+    PyObject_HEAD PyObject *attachment; /* Attachment */
+    PyObject *root;                     /* bytes, 32 */
+    PyObject *read;                     /* dict: path to value, of what was read */
+} hot_snapshot;
+
+typedef struct hot_commit {
+    PyObject_HEAD PyObject *attachment;
+    PyObject *record; /* bytes; NULL in a commit that was not made from one */
+} hot_commit;
+
+#define HOT_BASE_SIZE_MAX 40
+typedef struct hot_workspace {
+    PyObject_HEAD PyObject *attachment;
+    PyObject *branch;        /* Branch or None */
+    PyObject *base_snapshot; /* Snapshot; None: made when it is asked for */
+    PyObject *edits;         /* dict: path to bytes, to None, or to another edit that only Python knows */
+    uint8_t base[HOT_BASE_SIZE_MAX]; /* root id; on a branch, followed by the incarnation */
+    uint8_t base_size;
+} hot_workspace;
+
+extern PyTypeObject hot_attachment_type, hot_call_type, hot_branch_type, hot_snapshot_type, hot_commit_type,
+    hot_workspace_type;
+
+/* The call at the end of an attachment's pool, which stays there; NULL: take the other way. No exception is set. */
+hs_call *hot_peek_call(PyObject *attachment);
+
+/* A Commit of a record's bytes. */
+PyObject *hot_commit_make(PyObject *record, PyObject *attachment);
+
+/* Once, before the types are made ready. -1 with an exception. */
+int hot_workspace_init(void);
+
+/* What the Python classes above this module are, told once by `bind`. */
+typedef struct hot_bound {
+    PyTypeObject *commit; /* Commit, whose instances C makes */
+    Py_ssize_t large;     /* values of so many bytes are handed over in another form */
+} hot_bound;
+extern hot_bound hot_bound_types;
+#endif

@@ -1,0 +1,177 @@
+/* hot_module.c - the module helios_shm._hot and the base types that are nothing but fields. See hot.h. */
+#include "hot.h"
+
+hot_bound hot_bound_types;
+
+hs_call *hot_peek_call(PyObject *attachment) {
+    PyObject *pool = ((hot_attachment *)attachment)->pool;
+    if (pool == NULL || !PyList_CheckExact(pool) || PyList_GET_SIZE(pool) == 0) return NULL;
+    PyObject *call = PyList_GET_ITEM(pool, PyList_GET_SIZE(pool) - 1);
+    if (!PyObject_TypeCheck(call, &hot_call_type)) return NULL;
+    return (hs_call *)(uintptr_t)((hot_call *)call)->address;
+}
+
+/* --- Attachment --- */
+
+static int attachment_traverse(hot_attachment *self, visitproc visit, void *arg) {
+    Py_VISIT(self->pool);
+    return 0;
+}
+
+static int attachment_clear(hot_attachment *self) {
+    Py_CLEAR(self->pool);
+    return 0;
+}
+
+static void attachment_dealloc(hot_attachment *self) {
+    PyObject_GC_UnTrack(self);
+    attachment_clear(self);
+    Py_TYPE(self)->tp_free(self);
+}
+
+static PyMemberDef attachment_members[] = {
+    {"pool", T_OBJECT_EX, offsetof(hot_attachment, pool), 0, "Calls that nobody uses."},
+    {"readonly", T_BOOL, offsetof(hot_attachment, readonly), 0, "Was the store opened read-only?"},
+    {0}};
+
+PyTypeObject hot_attachment_type = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "helios_shm._hot.AttachmentBase",
+    .tp_basicsize = sizeof(hot_attachment),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .tp_new = PyType_GenericNew,
+    .tp_traverse = (traverseproc)attachment_traverse,
+    .tp_clear = (inquiry)attachment_clear,
+    .tp_dealloc = (destructor)attachment_dealloc,
+    .tp_members = attachment_members,
+};
+
+/* --- Call and Branch: the address of a struct that cffi made, whose owner the Python class keeps --- */
+
+static PyMemberDef call_members[] = {
+    {"_address", T_ULONGLONG, offsetof(hot_call, address), 0, "Address of the hs_call."}, {0}};
+
+PyTypeObject hot_call_type = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "helios_shm._hot.CallBase",
+    .tp_basicsize = sizeof(hot_call),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+    .tp_new = PyType_GenericNew,
+    .tp_members = call_members,
+};
+
+static PyMemberDef branch_members[] = {
+    {"_address", T_ULONGLONG, offsetof(hot_branch, address), 0, "Address of the hs_branch_ref."}, {0}};
+
+PyTypeObject hot_branch_type = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "helios_shm._hot.BranchBase",
+    .tp_basicsize = sizeof(hot_branch),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+    .tp_new = PyType_GenericNew,
+    .tp_members = branch_members,
+};
+
+/* --- Commit --- */
+
+static int commit_traverse(hot_commit *self, visitproc visit, void *arg) {
+    Py_VISIT(self->attachment);
+    return 0;
+}
+
+static int commit_clear(hot_commit *self) {
+    Py_CLEAR(self->attachment);
+    Py_CLEAR(self->record);
+    return 0;
+}
+
+static void commit_dealloc(hot_commit *self) {
+    PyObject_GC_UnTrack(self);
+    commit_clear(self);
+    Py_TYPE(self)->tp_free(self);
+}
+
+/* Read-only: a Commit is frozen. */
+static PyMemberDef commit_members[] = {
+    {"_attachment", T_OBJECT_EX, offsetof(hot_commit, attachment), READONLY, NULL},
+    {"_record", T_OBJECT_EX, offsetof(hot_commit, record), READONLY, NULL},
+    {0}};
+
+PyTypeObject hot_commit_type = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "helios_shm._hot.CommitBase",
+    .tp_basicsize = sizeof(hot_commit),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .tp_new = PyType_GenericNew,
+    .tp_traverse = (traverseproc)commit_traverse,
+    .tp_clear = (inquiry)commit_clear,
+    .tp_dealloc = (destructor)commit_dealloc,
+    .tp_members = commit_members,
+};
+
+PyObject *hot_commit_make(PyObject *record, PyObject *attachment) {
+    PyTypeObject *type = hot_bound_types.commit;
+    hot_commit *commit = (hot_commit *)type->tp_alloc(type, 0);
+    if (commit == NULL) return NULL;
+    commit->record = Py_NewRef(record);
+    commit->attachment = Py_NewRef(attachment);
+    return (PyObject *)commit;
+}
+
+/* --- the module --- */
+
+static PyObject *make_commit(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count) {
+    if (count != 2 || !PyBytes_Check(args[0])) {
+        PyErr_SetString(PyExc_TypeError, "make_commit(record: bytes, attachment)");
+        return NULL;
+    }
+    if (hot_bound_types.commit == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "bind comes first");
+        return NULL;
+    }
+    return hot_commit_make(args[0], args[1]);
+}
+
+static PyObject *bind(PyObject *Py_UNUSED(module), PyObject *args, PyObject *named) {
+    static char *names[] = {"commit", "large", NULL};
+    PyTypeObject *commit;
+    Py_ssize_t large;
+    if (!PyArg_ParseTupleAndKeywords(args, named, "$O!n:bind", names, &PyType_Type, &commit, &large))
+        return NULL;
+    if (!PyType_IsSubtype(commit, &hot_commit_type)) {
+        PyErr_SetString(PyExc_TypeError, "commit is a subclass of CommitBase");
+        return NULL;
+    }
+    Py_XSETREF(hot_bound_types.commit, (PyTypeObject *)Py_NewRef(commit));
+    hot_bound_types.large = large;
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef functions[] = {
+    {"bind", (PyCFunction)(void (*)(void))bind, METH_VARARGS | METH_KEYWORDS,
+     "bind(*, commit, large)\n--\n\nTell the module what the Python classes above it are."},
+    {"make_commit", (PyCFunction)(void (*)(void))make_commit, METH_FASTCALL,
+     "make_commit(record, attachment, /)\n--\n\nThe Commit that a record's bytes describe."},
+    {0}};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "helios_shm._hot",
+    .m_doc = "Base types of the public classes, with the methods that are called most often.",
+    .m_size = -1,
+    .m_methods = functions,
+};
+
+PyMODINIT_FUNC PyInit__hot(void) {
+    static const struct {
+        const char *name;
+        PyTypeObject *type;
+    } types[] = {{"AttachmentBase", &hot_attachment_type}, {"CallBase", &hot_call_type},
+                 {"BranchBase", &hot_branch_type},         {"SnapshotBase", &hot_snapshot_type},
+                 {"CommitBase", &hot_commit_type},         {"WorkspaceBase", &hot_workspace_type}};
+    if (hot_workspace_init() < 0) return NULL;
+    PyObject *module = PyModule_Create(&definition);
+    for (size_t i = 0; module != NULL && i < sizeof types / sizeof *types; i++) {
+        if (PyType_Ready(types[i].type) == 0 &&
+            PyModule_AddObjectRef(module, types[i].name, (PyObject *)types[i].type) == 0)
+            continue;
+        Py_CLEAR(module);
+    }
+    return module;
+}

@@ -1,0 +1,55 @@
+"""csrc/python: base types of the public classes, with the fields that C reads and the methods called most often."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from typing_extensions import Buffer
+
+from .attachment import Attachment, Call
+from .branch import Branch
+from .commit import Commit
+from .snapshot import Snapshot
+from .types import JSON
+
+class AttachmentBase:
+    pool: list[Call]
+    readonly: bool
+
+class CallBase:
+    _address: int
+
+class BranchBase:
+    _address: int
+
+class SnapshotBase:
+    _attachment: Attachment
+    _root: bytes
+    _read: dict[str, bytes]
+
+class CommitBase:
+    @property
+    def _attachment(self) -> Attachment: ...
+    @property
+    def _record(self) -> bytes: ...
+
+class WorkspaceBase:
+    _attachment: Attachment
+    _branch: Branch | None
+    _base: bytes
+    _base_snapshot: Snapshot | None
+    _edits: dict[str, Any]
+
+    def __setitem__(self, path: str, value: Buffer, /) -> None: ...
+    def __delitem__(self, path: str, /) -> None: ...
+    def __getitem__(self, path: str, /) -> bytes: ...
+    def commit(
+        self,
+        message: str = "",
+        *,
+        metadata: Mapping[str, JSON] | None = None,
+        durable: bool = False,
+        rebase: bool = True,
+    ) -> Commit: ...
+
+def bind(*, commit: type[Commit], large: int) -> None: ...
+def make_commit(record: bytes, attachment: Attachment, /) -> Commit: ...
