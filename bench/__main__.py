@@ -1,14 +1,17 @@
-"""`python -m bench [--quick] [--only PATTERN] [--json FILE]`: prints each figure beside its baseline.
+"""`python -m bench [--quick] [--only PATTERN] [--out DIR]`: each figure beside its peers and its floor.
+
+    benchmarks -> Row, Row, ...  -> the terminal, line by line
+                                 -> DIR/results.json   everything, for programs
+                                    DIR/results.md     the table, for people
+                                    DIR/<plot>.svg     growth, one file a workload
 
 A report, not a test: a missed target is said loudly and changes nothing; the exit code is 1 only if a
 benchmark could not be run.
 """
 
 import argparse
-import dataclasses
 import datetime
 import fnmatch
-import json
 import os
 import platform
 import signal
@@ -35,8 +38,12 @@ from . import (
     bench_wait,
 )
 from .harness import HEADINGS, Row, Setting, line, report
+from .plots import draw
+from .results import Report, write
 
 Benchmark: TypeAlias = Callable[[Setting], Iterator[Row]]
+SECONDS_MAX = 600.0  # for everything, on 2 cores
+BUILD = Path(__file__).parent.parent / "build" / "bench"
 
 BENCHMARKS: tuple[Benchmark, ...] = (
     bench_commit.commit_1_kib,
@@ -88,7 +95,7 @@ def machine(setting: Setting) -> dict[str, str]:
         "commit": revision(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "stores": str(setting.disk),
-        "baselines": str(setting.memory),
+        "peers without sync": str(setting.memory),
         "kind": "quick: too short for figures to mean much" if setting.quick else "full",
     }
 
@@ -97,7 +104,8 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="tiny sizes: does everything run?")
     parser.add_argument("--only", metavar="PATTERN", default="*", help="only names like this (* and ?)")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the rows there too")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="where results and plots go (default: build/bench "
+                        "for a full run, build/bench/part for any other)")  # fmt: skip
     parser.add_argument("--list", action="store_true", help="print the names and end")
     parser.add_argument("--disk", metavar="DIR", type=Path, default=Path(tempfile.gettempdir()),
                         help="where the stores go: a real file system")  # fmt: skip
@@ -109,22 +117,39 @@ def chosen(pattern: str) -> list[Benchmark]:
     return [each for each in BENCHMARKS if fnmatch.fnmatch(each.__name__, f"*{pattern}*")]
 
 
-def run(benchmarks: list[Benchmark], setting: Setting) -> tuple[list[Row], list[str]]:
-    """Runs and prints them one by one; returns all rows, and the names of those that broke."""
-    rows: list[Row] = []
-    broken: list[str] = []
+def run(benchmarks: list[Benchmark], setting: Setting) -> Report:
+    """Runs them one by one and prints each row as it comes."""
+    found = Report(machine(setting))
+    for name, value in found.about.items():
+        print(f"{name}: {value}")
+    print(f"\n{line(HEADINGS)}", flush=True)
     for benchmark in benchmarks:
         start = time.monotonic()
+        rows: list[Row] = []
         try:
             for row in benchmark(setting):
                 rows.append(row)
                 print(report(row), flush=True)
         except Exception:
-            broken.append(benchmark.__name__)
+            found.broken.append(benchmark.__name__)
             print(f"    NOT MEASURED: {benchmark.__name__} broke", flush=True)
             traceback.print_exc()
-        print(f"[{benchmark.__name__}: {time.monotonic() - start:.1f} s]", file=sys.stderr, flush=True)
-    return rows, broken
+        found.rows += [(benchmark.__name__, row) for row in rows]
+        found.seconds[benchmark.__name__] = time.monotonic() - start
+        print(f"    [{benchmark.__name__}: {found.seconds[benchmark.__name__]:.1f} s]\n", flush=True)
+    return found
+
+
+def finish(found: Report, directory: Path) -> None:
+    """The closing lines, the files, the plots."""
+    missed = [row for _, row in found.rows if row.verdict == "missed"]
+    print(f"{len(found.rows)} rows, {len(missed)} missed, {len(found.broken)} benchmarks broken")
+    total = sum(found.seconds.values())
+    late = f": MORE THAN {SECONDS_MAX:.0f} s" if total > SECONDS_MAX else ""
+    print(f"{total:.0f} s in all{late}")
+    directory.mkdir(parents=True, exist_ok=True)
+    written = [*write(found, directory), *draw(found, directory)]
+    print(f"written: {', '.join(map(str, written))}")
 
 
 def main(words: list[str] | None = None) -> int:
@@ -139,17 +164,10 @@ def main(words: list[str] | None = None) -> int:
     # Asked to end, it still removes its stores: SIGTERM becomes an exception, as Ctrl-C is one.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     setting = Setting(options.quick, options.disk, Path("/dev/shm"))
-    about = machine(setting)
-    for name, value in about.items():
-        print(f"{name}: {value}")
-    print(f"\n{line(HEADINGS)}", flush=True)
-    rows, broken = run(benchmarks, setting)
-    missed = [row for row in rows if row.verdict == "missed"]
-    print(f"\n{len(rows)} lines, {len(missed)} missed, {len(broken)} benchmarks broken")
-    if options.json:
-        records = [dataclasses.asdict(row) | {"verdict": row.verdict} for row in rows]
-        options.json.write_text(json.dumps({"about": about, "rows": records, "broken": broken}, indent=1))
-    return 1 if broken else 0
+    found = run(benchmarks, setting)
+    partial = options.quick or len(benchmarks) < len(BENCHMARKS)
+    finish(found, options.out or (BUILD / "part" if partial else BUILD))
+    return 1 if found.broken else 0
 
 
 if __name__ == "__main__":

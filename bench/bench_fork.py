@@ -46,7 +46,7 @@ def fork_row(
             ),
         ]
         fork, get = measure(contenders, rounds=setting.scale(300, 10), calls=5, batch=50)
-    return compare(f"snapshot.fork(), {keys:,} keys", fork, get, Target("<=", 0.80))
+    return compare(f"snapshot.fork(), {keys:,} keys", fork, [get], Target("<=", 0.80, get.name))
 
 
 def fork(setting: Setting) -> Iterator[Row]:
@@ -72,4 +72,4 @@ def workspace_set(setting: Setting) -> Iterator[Row]:
 
         contenders = [Contender("set", run, pairs, idle_pair), Contender("dict", dict_sets, pairs, idle_pair)]
         ours, plain = measure(contenders, rounds=setting.scale(200, 10), calls=5, batch=len(names))
-    yield compare("workspace[path] = value", ours, plain, Target("<=", 5.5))
+    yield compare("workspace[path] = value", ours, [plain], Target("<=", 5.5, plain.name))

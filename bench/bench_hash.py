@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import helios_shm
 
 from .baselines import wheel_block_ns
-from .harness import Edits, Row, Setting, Spread, show
+from .harness import Beside, Edits, Row, Setting, Spread, show
 from .states import attachment, build, store
 
 
@@ -36,8 +36,9 @@ def hashing(setting: Setting) -> Iterator[Row]:
             for where, figures in (("C", native), ("Python", python)):
                 spread = Spread.of(figures, "ns")
                 yield Row(
-                    f"commit 1 key of 100 x {size} B, {blocks:.1f} blocks hashed, {where}", len(figures),
-                    spread,
-                    "BLAKE3 alone for those blocks (wheel)", alone, spread.p50 / alone.p50,
+                    operation=f"commit 1 key of 100 x {size} B, {blocks:.1f} blocks hashed, {where}",
+                    n=len(figures),
+                    ours=spread,
+                    floor=Beside.figures("BLAKE3 alone for those blocks (wheel)", spread, alone),
                     note=f"the wheel takes {show(block_ns, 'ns')} a block of one chunk",
-                )  # fmt: skip
+                )

@@ -9,7 +9,7 @@ import psutil
 
 import helios_shm
 
-from .harness import Row, Setting, Spread, Target, show
+from .harness import Beside, Row, Setting, Spread, Target, show
 from .states import build, store
 from .workers import Job, Worker
 
@@ -87,7 +87,7 @@ def memory(setting: Setting) -> Iterator[Row]:
         with Worker(holder, snapshot, os.getpid()) as child:
             child.ask(forks)
             grown: Growth = child.answer()
-    beside, limit = Spread.single(grown.copies, "bytes"), Target("<=", 8e3 * forks, "bytes")
+    copies, limit = Spread.single(grown.copies, "bytes"), Target("<=", 8e3 * forks)
     cases = (
         ("not committed", grown.pending, f"private memory of {grown.processes} processes"),
         (
@@ -98,7 +98,12 @@ def memory(setting: Setting) -> Iterator[Row]:
         ),
     )
     for kind, total, note in cases:
+        ours = Spread.single(total, "bytes")
         yield Row(
-            f"{forks:,} forks of {show(keys * 1024, 'bytes')}, one changed key each, {kind}", forks,
-            Spread.single(total, "bytes"), f"{forks:,} x dict.copy (one in 20 made)", beside, total, limit, note,
-        )  # fmt: skip
+            operation=f"{forks:,} forks of {show(keys * 1024, 'bytes')}, one changed key each, {kind}",
+            n=forks,
+            ours=ours,
+            peers=(Beside.figures(f"{forks:,} x dict.copy (one in 20 made)", ours, copies),),
+            targets=(limit,),
+            note=note,
+        )

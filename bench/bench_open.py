@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from .baselines import python_answer, python_ns
-from .harness import Row, Setting, Spread, Target
+from .harness import Beside, Row, Setting, Spread, Target
 from .states import directory, store, until_left
 
 OPEN = """
@@ -32,6 +32,9 @@ def opening(setting: Setting) -> Iterator[Row]:
     for name, figures, limit in (("of a new store", fresh, 60e6), ("whose segment stands", standing, 20e6)):
         spread = Spread.of(figures, "ns")
         yield Row(
-            f"first open {name}", len(figures), spread, "Python's start + import (not in it)", start,
-            spread.p50, Target("<=", limit, "ns"),
-        )  # fmt: skip
+            operation=f"first open {name}",
+            n=len(figures),
+            ours=spread,
+            peers=(Beside.figures("Python's start + import (not in it)", spread, start),),
+            targets=(Target("<=", limit),),
+        )

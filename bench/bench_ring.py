@@ -40,5 +40,5 @@ def ring(setting: Setting) -> Iterator[Row]:
                 Contender("py-lmdb get, view, open transaction", get, lambda count: names[:count]),
             ]
             hit, view = measure(contenders, rounds=rounds, calls=5, batch=50)
-    yield compare("L1 put, 1 KiB", put, wheel, Target("<=", 1.2))
-    yield compare("L1 hit, 1 KiB", hit, view, Target("<=", 1.5))
+    yield compare("L1 put, 1 KiB", put, [wheel], Target("<=", 1.2, wheel.name))
+    yield compare("L1 hit, 1 KiB", hit, [view], Target("<=", 1.5, view.name))
