@@ -55,15 +55,9 @@ def test_quick_run_prints_every_line_beside_its_baseline(tmp_path: Path) -> None
 
 
 def test_stores_and_baselines_are_removed_afterwards(tmp_path: Path) -> None:
-    done = bench(
-        "--quick",
-        "--only",
-        "commit_48_bytes",
-        "--disk",
-        str(tmp_path),
-        "--out",
-        str(ROOT / "build/bench/part"),
-    )
+    stores = tmp_path / "stores"
+    stores.mkdir()
+    done = bench("--quick", "--only", "commit_48", "--disk", str(stores), "--out", str(tmp_path / "out"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert list(stores.iterdir()) == []
 
