@@ -206,7 +206,8 @@ static void slab_end(hs_cache *cache) {
 
 hs_cached *hs_cache_reserve(hs_cache *cache, const hs_node *shape, unsigned blocks) {
     size_t links = shape->type == HS_NODE_INNER ? shape->count * sizeof(hs_link) : 0;
-    size_t size = hs_align_up(sizeof(hs_cached) + links + hs_align_up(shape->size, 4) + 32u * blocks, 64);
+    size_t kept = blocks ? blocks - hs_node_chain_first(shape) : 0;
+    size_t size = hs_align_up(sizeof(hs_cached) + links + hs_align_up(shape->size, 4) + 32u * kept, 64);
     hs_cache_slab *slab = cache->current >= 0 ? cache->face.slabs + cache->current : NULL;
     if (!slab || slab->filled + size + sizeof(uint16_t) * (slab->nodes + 1) > cache->slab_size) {
         if (!slab_begin(cache)) return NULL;
@@ -221,6 +222,24 @@ hs_cached *hs_cache_reserve(hs_cache *cache, const hs_node *shape, unsigned bloc
     cached->blocks = (uint8_t)blocks;
     if (links) memset(cached + 1, 0, links);
     return cached;
+}
+
+unsigned hs_cached_hash(hs_cached *cached, hs_cached *old, unsigned changed, uint8_t id[32]) {
+    const hs_node *node = &cached->node;
+    unsigned first = hs_node_chain_first(node);
+    if (!cached->blocks) {
+        hs_blake3(node->bytes, node->size, id);
+        return (unsigned)hs_blake3_blocks(node->size);
+    }
+    if (HS_LIKELY(old && old->blocks && changed >= first && hs_node_chain_first(&old->node) == first)) {
+        memcpy(hs_cached_chain(cached)[first], hs_cached_chain(old)[first], 32u * (changed + 1 - first));
+        hs_blake3_resume(node->bytes, node->size, hs_cached_chain(cached), changed, id);
+        return cached->blocks - changed;
+    }
+    uint32_t whole[HS_BLAKE3_CHUNK / HS_BLAKE3_BLOCK][8];
+    hs_blake3_resume(node->bytes, node->size, whole, 0, id);
+    memcpy(hs_cached_chain(cached)[first], whole[first], 32u * (cached->blocks - first));
+    return cached->blocks;
 }
 
 void hs_cache_enter(hs_cache *cache, hs_cached *cached) {
@@ -246,10 +265,7 @@ int hs_cache_add(hs_cache *cache, const uint8_t id[32], const uint8_t *bytes, si
     memcpy(cached->id, id, 32);
     if (!trusted) {
         uint8_t found[32];
-        if (blocks)
-            hs_blake3_resume(cached->node.bytes, size, hs_cached_chain(cached), 0, found);
-        else
-            hs_blake3(cached->node.bytes, size, found);
+        (void)hs_cached_hash(cached, NULL, 0, found);
         if (memcmp(found, id, 32) != 0) return HS_CORRUPT;
     }
     hs_cache_enter(cache, cached);

@@ -1,12 +1,13 @@
 /* hs_cache: L0, the process-private cache of nodes, by id.
  *
  * Bounded (limit bytes), inherited copy-on-write by a forked child, on huge-page memory. Beside a node's canonical
- * bytes it keeps BLAKE3's chaining value before each block (one-chunk nodes) and a link to each child's copy, so that
- * a walk needs no hash look-up and a changed hash is rehashed from its block on.
+ * bytes it keeps a link to each child's copy, so that a walk needs no hash look-up, and BLAKE3's chaining value before
+ * each block (of one-chunk nodes) from the one on in which the values or ids begin, so that a changed one is rehashed
+ * from its block on. The blocks before hold keys alone, which no change of a value touches.
  *
  *   table    buckets of 8 words {tag 32, slab 16, offset 15, 1}; an id lives in one of 4 neighbouring buckets
  *   slab     | node | node | node | free .......|       slabs are filled one after the other and given up oldest first
- *   node     | hs_cached, 64 bytes | hs_link[count] (inner) | canonical bytes | chaining values [blocks][8] |
+ *   node     | hs_cached, 64 bytes | hs_link[count] (inner) | canonical bytes | chaining values [..][8] |
  *   link     {generation of the slab 32, slab 16, offset 15, 1}: stale when the slab has been given up, never dangling
  *
  * Invariants: a node in the table is canonical and its bytes hash to its id, or its giver vouched for that; a node does
@@ -47,12 +48,17 @@ typedef struct hs_cached {
     hs_node node;  /* node.bytes points behind the links */
     uint32_t size; /* of all of it, a multiple of 64 */
     uint16_t slab;
-    uint8_t used;   /* since the last trim that came by */
-    uint8_t blocks; /* number of chaining values kept; 0 if unknown or the node has more than one chunk */
+    uint8_t used; /* since the last trim that came by */
+    uint8_t
+        blocks; /* BLAKE3's, if chaining values are kept; 0 if unknown or the node has more than one chunk */
 } hs_cached;
 _Static_assert(sizeof(hs_cached) == 64, "a node's head is one cache line");
 
 static inline hs_link *hs_cached_links(hs_cached *cached) { return (hs_link *)(cached + 1); }
+/* The first block before which a node's chaining value is kept. */
+static inline unsigned hs_node_chain_first(const hs_node *node) { return node->values / 64u; }
+/* The chaining values: entry b is the one before block b. There are none below hs_node_chain_first: what stands there
+ * are the node's bytes. */
 static inline uint32_t (*hs_cached_chain(hs_cached *cached))[8] {
     return (uint32_t (*)[8])(void *)((uint8_t *)cached + cached->size - 32u * cached->blocks);
 }
@@ -69,6 +75,9 @@ hs_link hs_cache_link(const hs_cache *cache, const hs_cached *cached);
 /* Room for a node: links cleared for an inner one, `bytes` to be filled by the caller (node and id too). It is lost unless
  * entered; another reserve takes the same place. NULL: out of memory. */
 hs_cached *hs_cache_reserve(hs_cache *cache, const hs_node *shape, unsigned blocks);
+/* Hash the bytes of a reserved node; fill its chaining values. The bytes before block `changed` are those of `old` (NULL:
+ * of no node), whose chaining values serve up to there. Returns the number of blocks hashed. */
+unsigned hs_cached_hash(hs_cached *cached, hs_cached *old, unsigned changed, uint8_t id[32]);
 /* Make what was reserved last a node of the cache; its id must not be there yet. */
 void hs_cache_enter(hs_cache *cache, hs_cached *cached);
 /* Counts the slabs given up: while it stands still, no pointer into the cache has ended. */

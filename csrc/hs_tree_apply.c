@@ -242,7 +242,8 @@ static int stage_enter(hs_apply *a, unsigned i, hs_link *link) {
         if (!cached) return HS_NO_MEMORY;
         memcpy(cached->id, s->id, 32);
         memcpy((uint8_t *)(uintptr_t)cached->node.bytes, s->node.bytes, s->node.size);
-        memcpy(hs_cached_chain(cached), a->chains[i], 32u * s->chain_blocks);
+        unsigned first = s->chain_blocks ? hs_node_chain_first(&s->node) : 0;
+        memcpy(hs_cached_chain(cached)[first], a->chains[i][first], 32u * (s->chain_blocks - first));
         if (s->node.level)
             memcpy(hs_cached_links(cached), a->links + s->links_at, s->node.count * sizeof(hs_link));
         hs_cache_enter(cache, cached);

@@ -52,15 +52,7 @@ static int copy_finish(hs_tree *tree, hs_cached *old, hs_cached *copy, unsigned 
                        hs_apply_result *result, hs_cached **out) {
     const uint8_t *bytes = copy->node.bytes;
     size_t size = copy->node.size;
-    if (copy->blocks) {
-        unsigned from = old->blocks ? changed / HS_BLAKE3_BLOCK : 0;
-        memcpy(hs_cached_chain(copy), hs_cached_chain(old), old->blocks ? 32u * (from + 1) : 0);
-        hs_blake3_resume(bytes, size, hs_cached_chain(copy), from, copy->id);
-        tree->blocks_hashed += copy->blocks - from;
-    } else {
-        hs_blake3(bytes, size, copy->id);
-        tree->blocks_hashed += hs_blake3_blocks(size);
-    }
+    tree->blocks_hashed += hs_cached_hash(copy, old, changed / HS_BLAKE3_BLOCK, copy->id);
     hs_cache_prefetch(tree->cache, copy->id);
     bool added = false;
     int status = tree->io.store(tree->io.context, copy->id, bytes, size, &added);

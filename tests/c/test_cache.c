@@ -213,7 +213,62 @@ static void what_was_forgotten_is_not_found_and_can_come_back(void) {
     hs_cache_free(cache);
 }
 
+enum { TWINS = 9, TWIN_SIZE_MAX = 2048 };
+
+/* A leaf of TWINS entries whose values are filled with `fill`, but entry `changed` with its complement. */
+static size_t make_twin(uint8_t *out, hs_node *node, unsigned value_size, uint8_t fill, unsigned changed) {
+    static uint8_t values[TWINS][HS_INLINE_MAX];
+    static char keys[TWINS][32];
+    hs_node_entry entries[TWINS];
+    for (unsigned i = 0; i < TWINS; i++) {
+        int size = snprintf(keys[i], sizeof keys[i], "a/rather/long/key/%u", i);
+        memset(values[i], i == changed ? ~fill : fill, value_size);
+        entries[i] = (hs_node_entry){.key = {(uint8_t *)keys[i], (uint8_t *)keys[i], 0, (uint32_t)size},
+                                     .value = {.size = value_size, .bytes = values[i]}};
+    }
+    hs_node_build(0, entries, sizeof *entries, TWINS, 0, 0, out, node);
+    return node->size;
+}
+
+/* Enter a node that is `old` with other bytes from `changed` on; its id must be what hashing all of it gives. */
+static hs_cached *enter_changed(hs_cache *cache, hs_cached *old, const hs_node *node, unsigned changed) {
+    uint8_t id[32];
+    unsigned blocks = (unsigned)hs_blake3_blocks(node->size);
+    hs_cached *cached = hs_cache_reserve(cache, node, blocks);
+    REQUIRE(cached);
+    memcpy((uint8_t *)(uintptr_t)cached->node.bytes, node->bytes, node->size);
+    unsigned hashed = hs_cached_hash(cached, old, changed / HS_BLAKE3_BLOCK, cached->id);
+    CHECK(old && changed >= node->values ? hashed == blocks - changed / HS_BLAKE3_BLOCK : hashed <= blocks);
+    hs_blake3(node->bytes, node->size, id);
+    CHECK_EQ_MEM(cached->id, id, 32);
+    CHECK_EQ_MEM(cached->node.bytes, node->bytes, node->size);
+    hs_cache_enter(cache, cached);
+    return cached;
+}
+
+/* Whichever value changes, and whatever it was made from, the kept chaining values lead to the right id. */
+static void a_changed_node_is_rehashed_from_its_change(void) {
+    static uint8_t whole[TWIN_SIZE_MAX], changed[TWIN_SIZE_MAX];
+    hs_cache *cache;
+    hs_node node, next;
+    REQUIRE(hs_cache_new((size_t)8 << 20, &cache) == HS_OK);
+    for (unsigned value_size = 1; value_size <= HS_INLINE_MAX; value_size++) {
+        make_twin(whole, &node, value_size, 5, TWINS);
+        hs_cached *base = enter_changed(cache, NULL, &node, 0);
+        for (unsigned i = 0; i < TWINS; i++) {
+            make_twin(changed, &next, value_size, 5, i);
+            hs_cached *first = enter_changed(cache, base, &next, node.values + i * value_size);
+            make_twin(changed, &next, value_size, 7, i);
+            enter_changed(cache, first, &next, node.values);
+            make_twin(changed, &next, value_size, 9, i);
+            enter_changed(cache, first, &next, HS_NODE_HEAD_SIZE); /* as when an entry's form changes */
+        }
+    }
+    hs_cache_free(cache);
+}
+
 int main(void) {
+    RUN(a_changed_node_is_rehashed_from_its_change);
     RUN(a_node_is_found_by_its_id);
     RUN(adding_twice_keeps_one);
     RUN(what_is_wrong_does_not_get_in);
