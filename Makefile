@@ -6,7 +6,7 @@
 #   make crash   the proof: kills, power loss, faults, hostile bytes, models, and seeded bugs that each must find;
 #                make crash SEED=n makes the choices of that seed
 #   make soak    the same again and again: make soak HOURS=8
-#   make bench   the measurements, each beside its baseline
+#   make bench   the measurements, each beside its peers and its floor; files and plots in build/bench
 #   make check   ruff, mypy --strict, clang-format; changes nothing (`make format` does)
 #   make clean   removes what was built, and .venv
 
@@ -52,7 +52,7 @@ comma := ,
 RUN_VENV := $(VENV)/installed-run
 TEST_VENV := $(VENV)/installed-run-test
 BENCH_VENV := $(VENV)/installed-run-bench
-CHECK_VENV := $(VENV)/installed-run-test-bench-check
+CHECK_VENV := $(VENV)/installed-run-test-check
 
 # --- the compiled module ---
 

@@ -1,4 +1,4 @@
-"""What the figures are put beside: py-lmdb, the BLAKE3 wheel, dict, memcpy, the disk, Python's own start.
+"""What is always there to put figures beside: py-lmdb, the BLAKE3 wheel, dict, memcpy, the disk, Python's start.
 
 Each is used as its own documentation advises, so that the comparison is fair: LMDB without sync on tmpfs,
 explicit begin/commit (cheaper than a context manager), views instead of copies when reading.
@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from blake3 import blake3
 from .harness import Contender, Items, Run, Samples, Values, measure
 
 
-def lmdb_open(directory: Path, *, readonly: bool = False, megabytes: int = 256) -> lmdb.Environment:
-    """An environment without sync; put `directory` on tmpfs."""
-    return lmdb.open(str(directory), map_size=megabytes << 20, sync=False, readonly=readonly)
+def lmdb_open(
+    directory: Path, *, readonly: bool = False, megabytes: int = 256, sync: bool = False
+) -> lmdb.Environment:
+    """An environment; without sync, put `directory` on tmpfs."""
+    return lmdb.open(str(directory), map_size=megabytes << 20, sync=sync, readonly=readonly)
 
 
 def lmdb_fill(environment: lmdb.Environment, pairs: Iterable[tuple[bytes, bytes]]) -> None:
@@ -37,6 +40,55 @@ def lmdb_commits(environment: lmdb.Environment) -> Run:
             transaction = environment.begin(write=True)
             transaction.put(key, value)
             transaction.commit()
+
+    return run
+
+
+def lmdb_batches(environment: lmdb.Environment) -> Run:
+    """begin + putmulti + commit for each list of (key, value)."""
+
+    def run(items: Items) -> None:
+        for pairs in items:
+            transaction = environment.begin(write=True)
+            transaction.cursor().putmulti(pairs)
+            transaction.commit()
+
+    return run
+
+
+def lmdb_keys(environment: lmdb.Environment) -> Run:
+    """A keys-only cursor from the first to the last key, for each item."""
+
+    def run(items: Items) -> None:
+        for _ in items:
+            with environment.begin() as transaction:
+                deque(transaction.cursor().iternext(keys=True, values=False), maxlen=0)
+
+    return run
+
+
+def lmdb_items(environment: lmdb.Environment) -> Run:
+    """A cursor that copies each key and value, for each item."""
+
+    def run(items: Items) -> None:
+        for _ in items:
+            with environment.begin() as transaction:
+                deque(transaction.cursor().iternext(keys=True, values=True), maxlen=0)
+
+    return run
+
+
+def lmdb_prefix(environment: lmdb.Environment) -> Run:
+    """set_range and a cursor that copies, as long as the keys begin with the prefix, for each prefix."""
+
+    def run(items: Items) -> None:
+        for prefix in items:
+            with environment.begin() as transaction:
+                cursor = transaction.cursor()
+                cursor.set_range(prefix)
+                for key, _value in cursor.iternext(keys=True, values=True):
+                    if not key.startswith(prefix):
+                        break
 
     return run
 
