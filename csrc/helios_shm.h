@@ -118,9 +118,10 @@ typedef struct hs_drain_round {
 int hs_engine_drain(hs_engine *engine, hs_drain **out);
 void hs_drain_close(hs_drain *drain);
 int hs_drain_collect(hs_drain *drain, hs_drain_round *out); /* steps 1..3 */
-/* The next pack of the collected ranges into buffer: whole, at most capacity (>= 2 MiB). Nodes, values and blob names that are not
- * CACHED and whose checksum holds; records are left to the chains. *size 0: none left. */
-int hs_drain_pack(hs_drain *drain, uint8_t *buffer, size_t capacity, size_t *size, uint32_t *count);
+/* The next pack of the collected ranges, whole, somewhere in buffer (capacity >= 2 MiB): *pack says where. Nodes, values and blob
+ * names that are not CACHED and whose checksum holds; records are left to the chains. *size 0: none left. */
+int hs_drain_pack(hs_drain *drain, uint8_t *buffer, size_t capacity, uint8_t **pack, size_t *size,
+                  uint32_t *count);
 /* Take rows out of a pack (ascending indices): what L2 has already. */
 int hs_pack_drop(uint8_t *pack, size_t *size, const uint32_t *rows, uint32_t count);
 /* Is this a whole pack of the known version? HS_OK or HS_CORRUPT; ids are not recomputed. */

@@ -10,6 +10,9 @@
 
 #define PROBE_INTERVAL_NS                                                                                    \
     UINT64_C(100000000) /* the dead are looked for so often, unless asked to be thorough */
+#define TAGS_IN_LINE      8u
+#define ENTRY_BYTES_GUESS 640u
+_Static_assert(HS_BRANCH_SLOTS % TAGS_IN_LINE == 0, "lines");
 #define TABLE_USED_MAX  (HS_BRANCH_SLOTS / 4 * 3)
 #define TABLE_USED_AIM  (HS_BRANCH_SLOTS / 2)
 #define WINDOW_FREE_AIM (HS_BRANCH_WINDOW / 2)
@@ -20,25 +23,32 @@ typedef struct range {
     uint32_t sealed_generation;    /* the chunk's if it was SEALED in the first pass; 0 if not */
 } range;
 
-typedef struct packed { /* an entry chosen for the pack at hand */
-    hs_entry header;
-    const uint8_t *payload;
-} packed;
+/* A pack that is being filled. Payloads are copied before it is known how many there will be, so they begin where a guess leaves
+ * room for the rows; the pack then begins where its rows need it to.
+ *
+ *   buffer |  left over  | header | rows |  payloads ...  |
+ *          0             pack            payloads   end   capacity */
+typedef struct filling {
+    uint8_t *buffer;
+    size_t payloads, end, capacity;
+    uint32_t count, count_max;
+} filling;
 
 struct hs_drain {
     hs_segment *segment;
     int participants_fd;
     bool collected;
     uint64_t round, damaged, probed_ns;
-    uint64_t packed_bytes, packed_entries; /* since open: what an entry is like */
+    uint64_t packed_bytes, packed_entries; /* of late: what an entry is like */
     bool probed_dead;
     bool *dead;      /* by participant: found dead by this round */
     range *ranges;   /* by chunk */
     uint64_t *known; /* by branch slot: the head word of the last finished round */
     uint64_t *heads; /* by branch slot: the head word of this round; 0: not moved */
-    uint32_t next_head;
+    uint32_t *moved; /* the slots whose heads are not 0 */
+    uint32_t moved_count, next_moved;
     uint32_t pack_chunk, pack_offset; /* where the next pack goes on */
-    packed *rows;
+    hs_entry *rows;                   /* headers of the entries of the pack at hand */
     size_t rows_capacity;
     uint64_t *chain; /* places of the chain of chain_head, newest first */
     size_t chain_count, chain_capacity;
@@ -71,8 +81,9 @@ int hs_drain_open(hs_segment *segment, int participants_fd, hs_drain **out) {
     drain->ranges = calloc(segment->chunk_count, sizeof *drain->ranges);
     drain->known = calloc(HS_BRANCH_SLOTS, sizeof *drain->known);
     drain->heads = calloc(HS_BRANCH_SLOTS, sizeof *drain->heads);
+    drain->moved = calloc(HS_BRANCH_SLOTS, sizeof *drain->moved);
     drain->record = malloc(HS_RECORD_SIZE_MAX);
-    if (!drain->dead || !drain->ranges || !drain->known || !drain->heads || !drain->record) {
+    if (!drain->dead || !drain->ranges || !drain->known || !drain->heads || !drain->moved || !drain->record) {
         hs_drain_close(drain);
         return HS_NO_MEMORY;
     }
@@ -88,6 +99,7 @@ void hs_drain_close(hs_drain *drain) {
     free(drain->ranges);
     free(drain->known);
     free(drain->heads);
+    free(drain->moved);
     free(drain->record);
     free(drain->rows);
     free(drain->chain);
@@ -172,6 +184,27 @@ static uint64_t head_moved(const hs_drain *drain, uint32_t slot) {
     return (word & HS_WORD_IN_L2) != 0 || word == drain->known[slot] ? 0 : word;
 }
 
+/* Is there a tag in the line of tags that begins with this slot? Most lines have none. */
+static bool line_has_tags(const hs_segment *segment, uint32_t first) {
+    uint64_t any = 0;
+    for (uint32_t i = 0; i < TAGS_IN_LINE; i++)
+        any |= hs_load_relaxed(&segment->branch_tags[first + i]); /* relaxed: head_moved looks again */
+    return any != 0;
+}
+
+/* Pass 2: the heads that moved. */
+static uint32_t heads_collect(hs_drain *drain) {
+    for (uint32_t i = 0; i < drain->moved_count; i++) drain->heads[drain->moved[i]] = 0;
+    drain->moved_count = drain->next_moved = 0;
+    for (uint32_t line = 0; line < HS_BRANCH_SLOTS; line += TAGS_IN_LINE) {
+        if (!line_has_tags(drain->segment, line)) continue;
+        for (uint32_t slot = line; slot < line + TAGS_IN_LINE; slot++)
+            if ((drain->heads[slot] = head_moved(drain, slot)) != 0)
+                drain->moved[drain->moved_count++] = slot;
+    }
+    return drain->moved_count;
+}
+
 /* The part of a chunk that is published and not persisted. */
 static range chunk_undrained(const hs_segment *segment, uint32_t chunk) {
     hs_chunk_state_word w =
@@ -189,6 +222,11 @@ static void cursor_collect(hs_drain *drain, uint32_t chunk, hs_drain_round *out)
     out->bytes += (uint64_t)(now.to - now.from) * HS_UNIT;
 }
 
+/* What an entry takes of a pack, by those packed last. */
+static uint64_t entry_bytes(const hs_drain *drain) {
+    return drain->packed_entries > 0 ? drain->packed_bytes / drain->packed_entries : ENTRY_BYTES_GUESS;
+}
+
 int hs_drain_collect(hs_drain *drain, hs_drain_round *out) {
     hs_segment *segment = drain->segment;
     /* Before the count: who asks for the next round is not erased. E22 (release end). */
@@ -199,18 +237,15 @@ int hs_drain_collect(hs_drain *drain, hs_drain_round *out) {
     round.reaped = participants_probe(drain, drain->dead, &living);
     for (uint32_t chunk = 0; chunk < segment->chunk_count; chunk++) state_collect(drain, chunk, &round);
     HS_STEP(collect_reaped);
-    for (uint32_t slot = 0; slot < HS_BRANCH_SLOTS; slot++) {
-        drain->heads[slot] = head_moved(drain, slot);
-        round.heads += drain->heads[slot] != 0;
-    }
+    round.heads = heads_collect(drain);
     HS_STEP(collect_heads);
     for (uint32_t chunk = 0; chunk < segment->chunk_count; chunk++) cursor_collect(drain, chunk, &round);
     HS_STEP(collect_cursors);
-    uint64_t each = drain->packed_entries > 0 ? drain->packed_bytes / drain->packed_entries : 640;
+    uint64_t each = entry_bytes(drain);
     round.entries = (round.bytes + each - 1) / each;
     round.damaged = drain->damaged;
     drain->round = round.round;
-    drain->next_head = drain->pack_chunk = drain->pack_offset = 0;
+    drain->pack_chunk = drain->pack_offset = 0;
     drain->chain_head = 0;
     drain->collected = true;
     *out = round;
@@ -219,99 +254,103 @@ int hs_drain_collect(hs_drain *drain, hs_drain_round *out) {
 
 /* ---- Packs ---- */
 
-/* Is the entry under this header whole? */
-static bool entry_is_whole(const hs_segment *segment, uint32_t generation, const hs_entry *header,
-                           const uint8_t *payload) {
-    return hs_ring_checksum(segment->seed, generation, header,
-                            hs_checksum(segment->seed, payload, header->stored_size)) == header->checksum;
+/* Room for one more row? */
+static bool row_room(hs_drain *drain, uint32_t count) {
+    if (count < drain->rows_capacity) return true;
+    size_t capacity = drain->rows_capacity > 0 ? 2 * drain->rows_capacity : 4096;
+    hs_entry *rows = realloc(drain->rows, capacity * sizeof *rows);
+    if (rows == NULL) return false;
+    drain->rows = rows;
+    drain->rows_capacity = capacity;
+    return true;
 }
 
-static bool row_add(hs_drain *drain, uint32_t count, const hs_entry *header, const uint8_t *payload) {
-    if (count == drain->rows_capacity) {
-        size_t capacity = drain->rows_capacity > 0 ? 2 * drain->rows_capacity : 4096;
-        packed *rows = realloc(drain->rows, capacity * sizeof *rows);
-        if (rows == NULL) return false;
-        drain->rows = rows;
-        drain->rows_capacity = capacity;
+/* Copy the entry under this header into the pack. It counts if its sum is that of the bytes that were copied. HS_SMALL: it does
+ * not fit any more. */
+static int entry_take(hs_drain *drain, filling *f, uint32_t generation, const hs_entry *header,
+                      const uint8_t *payload) {
+    const uint64_t *seed = drain->segment->seed;
+    if (f->count == f->count_max || header->stored_size > f->capacity - f->end) return HS_SMALL;
+    if (!row_room(drain, f->count)) return HS_NO_MEMORY;
+    uint64_t sum = hs_checksum_copy(seed, f->buffer + f->end, payload, header->stored_size);
+    if (hs_ring_checksum(seed, generation, header, sum) != header->checksum) {
+        drain->damaged++;
+        return HS_OK;
     }
-    drain->rows[count] = (packed){.header = *header, .payload = payload};
-    return true;
+    drain->rows[f->count++] = *header;
+    f->end += header->stored_size;
+    return HS_OK;
 }
 
-/* Look at the entry where the walk stands. False: the range ends here. *units: what to go on by. *wanted: it belongs in a pack. */
-static bool entry_look(hs_drain *drain, const range *r, uint32_t chunk, hs_entry *header,
-                       const uint8_t **payload, uint32_t *units, bool *wanted) {
-    const uint8_t *entry = hs_chunk_address(drain->segment, chunk, drain->pack_offset);
-    uint32_t left = r->to - drain->pack_offset;
-    if (left >= hs_ring_units(0)) memcpy(header, entry, sizeof *header);
-    if (left < hs_ring_units(0) || !hs_ring_header_fits(header, left)) return false;
-    *payload = entry + sizeof *header;
-    *units = hs_ring_units(header->stored_size);
-    *wanted = header->kind != HS_ENTRY_RECORD && (header->flags & HS_ENTRY_CACHED) == 0;
-    if (*units < left) __builtin_prefetch(entry + (size_t)*units * HS_UNIT);
-    if (!*wanted || entry_is_whole(drain->segment, r->generation, header, *payload)) return true;
-    drain->damaged++;
-    *wanted = false;
-    return true;
-}
-
-/* Choose entries for one pack from the rest of one range. HS_SMALL: the next one does not fit any more. */
-static int range_choose(hs_drain *drain, uint32_t chunk, size_t capacity, size_t *size, uint32_t *count) {
+/* Take what is wanted of the rest of one range. HS_SMALL: the next entry does not fit any more. */
+static int range_take(hs_drain *drain, uint32_t chunk, filling *f) {
     const range *r = &drain->ranges[chunk];
     if (drain->pack_offset < r->from) drain->pack_offset = r->from;
     while (drain->pack_offset < r->to) {
+        const uint8_t *entry = hs_chunk_address(drain->segment, chunk, drain->pack_offset);
+        uint32_t left = r->to - drain->pack_offset;
         hs_entry header;
-        const uint8_t *payload;
-        uint32_t units;
-        bool wanted;
-        if (!entry_look(drain, r, chunk, &header, &payload, &units, &wanted)) {
+        if (left >= hs_ring_units(0)) memcpy(&header, entry, sizeof header);
+        if (left < hs_ring_units(0) || !hs_ring_header_fits(&header, left)) {
             drain->damaged++; /* where the next entry begins is unknown */
             return HS_OK;
         }
-        if (wanted) {
-            size_t more = HS_PACK_ROW_SIZE + (size_t)header.stored_size;
-            if (more > capacity - *size) return HS_SMALL;
-            if (!row_add(drain, *count, &header, payload)) return HS_NO_MEMORY;
-            *size += more;
-            ++*count;
+        uint32_t units = hs_ring_units(header.stored_size);
+        if (units < left) __builtin_prefetch(entry + (size_t)units * HS_UNIT);
+        if (header.kind != HS_ENTRY_RECORD && (header.flags & HS_ENTRY_CACHED) == 0) {
+            int status = entry_take(drain, f, r->generation, &header, entry + sizeof header);
+            if (status != HS_OK) return status;
         }
         drain->pack_offset += units;
     }
     return HS_OK;
 }
 
-/* Write the chosen entries as a pack. */
-static void pack_write(const hs_drain *drain, uint8_t *buffer, uint32_t count) {
-    size_t end = hs_pack_payload_start(count);
-    for (uint32_t i = 0; i < count; i++) {
-        const hs_entry *header = &drain->rows[i].header;
+/* Where payloads begin, so that rows and payloads end about together. */
+static filling filling_begin(const hs_drain *drain, uint8_t *buffer, size_t capacity) {
+    uint32_t rows = (uint32_t)(capacity / entry_bytes(drain)) + 1;
+    uint32_t most = (uint32_t)(capacity / 2 / HS_PACK_ROW_SIZE), least = most / 8;
+    rows = rows > most ? most : rows < least ? least : rows;
+    size_t payloads = hs_pack_payload_start(rows);
+    return (filling){
+        .buffer = buffer, .payloads = payloads, .end = payloads, .capacity = capacity, .count_max = rows};
+}
+
+/* Set header and rows before the payloads; returns where the pack begins. */
+static uint8_t *filling_end(const hs_drain *drain, const filling *f) {
+    uint8_t *pack = f->buffer + f->payloads - hs_pack_payload_start(f->count);
+    size_t offset = hs_pack_payload_start(f->count);
+    for (uint32_t i = 0; i < f->count; i++) {
+        const hs_entry *header = &drain->rows[i];
         hs_pack_row row = {.id = header->id,
-                           .offset = (uint32_t)end,
+                           .offset = (uint32_t)offset,
                            .stored_size = header->stored_size,
                            .raw_size = header->raw_size,
                            .kind = header->kind,
                            .codec = header->codec};
-        hs_pack_row_set(buffer, i, &row);
-        memcpy(buffer + end, drain->rows[i].payload, header->stored_size);
-        end += header->stored_size;
+        hs_pack_row_set(pack, i, &row);
+        offset += header->stored_size;
     }
-    hs_pack_seal(buffer, count, end - hs_pack_payload_start(count));
+    hs_pack_seal(pack, f->count, f->end - f->payloads);
+    return pack;
 }
 
-int hs_drain_pack(hs_drain *drain, uint8_t *buffer, size_t capacity, size_t *size, uint32_t *count) {
+int hs_drain_pack(hs_drain *drain, uint8_t *buffer, size_t capacity, uint8_t **pack, size_t *size,
+                  uint32_t *count) {
     if (!drain->collected || capacity < 2 * HS_CHUNK_SIZE || capacity > UINT32_MAX) return HS_ARGUMENT;
-    size_t used = HS_PACK_HEADER_SIZE;
-    uint32_t rows = 0;
+    filling f = filling_begin(drain, buffer, capacity);
     for (; drain->pack_chunk < drain->segment->chunk_count; drain->pack_chunk++, drain->pack_offset = 0) {
-        int status = range_choose(drain, drain->pack_chunk, capacity, &used, &rows);
+        int status = range_take(drain, drain->pack_chunk, &f);
         if (status == HS_SMALL) break;
         if (status != HS_OK) return status;
     }
-    if (rows > 0) pack_write(drain, buffer, rows);
-    drain->packed_bytes += used;
-    drain->packed_entries += rows;
-    *count = rows;
-    *size = rows > 0 ? used : 0;
+    *count = f.count;
+    *size = 0;
+    if (f.count == 0) return HS_OK;
+    *pack = filling_end(drain, &f);
+    *size = (size_t)(f.buffer + f.end - *pack);
+    drain->packed_bytes = drain->packed_bytes / 2 + *size;
+    drain->packed_entries = drain->packed_entries / 2 + f.count;
     return HS_OK;
 }
 
@@ -320,9 +359,8 @@ int hs_drain_pack(hs_drain *drain, uint8_t *buffer, size_t capacity, size_t *siz
 int hs_drain_next_head(hs_drain *drain, uint32_t *slot, uint64_t *word, uint8_t *record, size_t capacity,
                        size_t *record_size) {
     if (!drain->collected) return HS_ARGUMENT;
-    for (; drain->next_head < HS_BRANCH_SLOTS; drain->next_head++) {
-        uint64_t head = drain->heads[drain->next_head];
-        if (head == 0) continue;
+    for (; drain->next_moved < drain->moved_count; drain->next_moved++) {
+        uint64_t head = drain->heads[drain->moved[drain->next_moved]];
         hs_ring_hit hit;
         int status = hs_ring_read(drain->segment, head, record, capacity, &hit);
         if (status == HS_NOT_FOUND)
@@ -331,7 +369,7 @@ int hs_drain_next_head(hs_drain *drain, uint32_t *slot, uint64_t *word, uint8_t 
         hs_record decoded;
         bool good = status == HS_OK && hit.kind == HS_ENTRY_RECORD &&
                     hs_record_decode(record, hit.stored_size, &decoded) == HS_OK;
-        *slot = drain->next_head++;
+        *slot = drain->moved[drain->next_moved++];
         *word = head;
         if (!good) {
             drain->damaged++;
@@ -483,8 +521,8 @@ int hs_drain_finish(hs_drain *drain) {
     HS_STEP(free_after);
     for (uint32_t n = 0; n < HS_PARTICIPANTS; n++) dead_free(drain, n);
     drain->probed_dead = false;
-    for (uint32_t slot = 0; slot < HS_BRANCH_SLOTS; slot++)
-        if (drain->heads[slot] != 0) drain->known[slot] = drain->heads[slot];
+    for (uint32_t i = 0; i < drain->moved_count; i++)
+        drain->known[drain->moved[i]] = drain->heads[drain->moved[i]];
     drain->collected = false;
     hs_store_relaxed(&segment->header->round_done_ns, hs_clock_ns(CLOCK_MONOTONIC)); /* for statistics */
     /* E21 and E13 (release ends): the round is done, then the bell. E8: the bell, before I look whether somebody waits. */
@@ -508,8 +546,9 @@ int hs_drain_has_work(hs_drain *drain, int thorough) {
         if (hs_chunk_word_decode(hs_load_acquire(&segment->chunks[chunk].word)).state == HS_CHUNK_SEALED)
             return 1;
     }
-    for (uint32_t slot = 0; slot < HS_BRANCH_SLOTS; slot++)
-        if (head_moved(drain, slot) != 0) return 1;
+    for (uint32_t line = 0; line < HS_BRANCH_SLOTS; line += TAGS_IN_LINE)
+        for (uint32_t i = 0; i < TAGS_IN_LINE && (i > 0 || line_has_tags(segment, line)); i++)
+            if (head_moved(drain, line + i) != 0) return 1;
     uint32_t living;
     if (thorough || hs_clock_ns(CLOCK_MONOTONIC) - drain->probed_ns >= PROBE_INTERVAL_NS)
         participants_probe(drain, NULL, &living);

@@ -183,6 +183,7 @@ class Round:
         self._drain = owner.drain
         self._writer = owner.writer
         self._keeper = owner.keeper
+        self._pack = ffi.new("uint8_t **")
         self._size = ffi.new("size_t *")
         self._count = ffi.new("uint32_t *")
         self._tables: list[tuple[int, bytes]] = []
@@ -208,27 +209,27 @@ class Round:
         """As many packs as a transaction may hold. False: no more are left."""
         buffer = self._owner.pack_buffer
         while self._bytes < TRANSACTION_BYTES_MAX:
-            status = lib.hs_drain_pack(self._drain, buffer, PACK_BYTES, self._size, self._count)
+            status = lib.hs_drain_pack(self._drain, buffer, PACK_BYTES, self._pack, self._size, self._count)
             check(status, "packing a round")
             if self._count[0] == 0:
                 return False
-            if self._drop_known(batch, buffer):
-                self._put_pack(batch, buffer)
+            if self._drop_known(batch, self._pack[0]):
+                self._put_pack(batch, self._pack[0])
         return True
 
-    def _drop_known(self, batch: l2.Batch, buffer: Any) -> int:
+    def _drop_known(self, batch: l2.Batch, pack: Any) -> int:
         """Take out what L2 has already. Returns how many rows are left."""
         count = int(self._count[0])
-        suspects = self._keeper.candidates(buffer, count)
+        suspects = self._keeper.candidates(pack, count)
         if suspects:
-            known = batch.known(buffer, suspects, self._keeper.table)
+            known = batch.known(pack, suspects, self._keeper.table)
             if known:
-                check(lib.hs_pack_drop(buffer, self._size, known, len(known)), "thinning a pack")
+                check(lib.hs_pack_drop(pack, self._size, known, len(known)), "thinning a pack")
                 count -= len(known)
         return count
 
-    def _put_pack(self, batch: l2.Batch, buffer: Any) -> None:
-        pack = ffi.buffer(buffer, self._size[0])
+    def _put_pack(self, batch: l2.Batch, start: Any) -> None:
+        pack = ffi.buffer(start, self._size[0])
         number = batch.put_pack(pack)
         rows = pack[: l2.pack_table_size(memoryview(pack))]
         self._tables.append((number, rows))

@@ -62,14 +62,14 @@ static inline void rig_round(rig *r) {
     size_t size;
     uint32_t count, slot;
     uint64_t word;
-    uint8_t *pack = malloc(4 << 20), *record = malloc(70000);
+    uint8_t *buffer = malloc(4 << 20), *pack, *record = malloc(70000);
     REQUIRE(hs_drain_collect(r->drain, &round) == HS_OK);
-    do REQUIRE(hs_drain_pack(r->drain, pack, 4 << 20, &size, &count) == HS_OK);
+    do REQUIRE(hs_drain_pack(r->drain, buffer, 4 << 20, &pack, &size, &count) == HS_OK);
     while (size > 0);
     while (hs_drain_next_head(r->drain, &slot, &word, record, 70000, &size) == HS_OK) {
     }
     REQUIRE(hs_drain_finish(r->drain) == HS_OK);
-    free(pack);
+    free(buffer);
     free(record);
 }
 

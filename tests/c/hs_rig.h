@@ -159,13 +159,13 @@ __attribute__((unused)) static uint32_t slot_of(worker *w, const char *name) {
 /* One whole round whose packs go nowhere; rows packed. */
 __attribute__((unused)) static uint32_t drain_round(rig *r, hs_drain_round *round) {
     enum { CAPACITY = 4 << 20 };
-    uint8_t *buffer = malloc(CAPACITY);
+    uint8_t *buffer = malloc(CAPACITY), *pack;
     size_t size = 1;
     uint32_t rows = 0, count;
     REQUIRE(buffer != NULL && hs_drain_collect(r->drain, round) == HS_OK);
     while (size > 0) {
-        REQUIRE(hs_drain_pack(r->drain, buffer, CAPACITY, &size, &count) == HS_OK);
-        if (size > 0) CHECK_EQ_INT(hs_pack_validate(buffer, size), HS_OK);
+        REQUIRE(hs_drain_pack(r->drain, buffer, CAPACITY, &pack, &size, &count) == HS_OK);
+        if (size > 0) CHECK_EQ_INT(hs_pack_validate(pack, size), HS_OK);
         rows += count;
     }
     free(buffer);

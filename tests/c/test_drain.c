@@ -21,7 +21,8 @@ static void pack_holds_what_was_published_and_no_records(void) {
     worker w;
     rig_make(&r, 4);
     worker_join(&r, &w);
-    static uint8_t pack[PACK_CAPACITY];
+    static uint8_t buffer[PACK_CAPACITY];
+    uint8_t *pack = NULL;
     uint64_t place, word;
     bool added;
     thing things[3] = {thing_make(1, 600), thing_make(2, 0), thing_make(3, 77)}, late = thing_make(4, 50);
@@ -35,20 +36,20 @@ static void pack_holds_what_was_published_and_no_records(void) {
     hs_drain_round round;
     size_t size;
     uint32_t count;
-    CHECK_EQ_INT(hs_drain_pack(r.drain, pack, sizeof pack, &size, &count),
+    CHECK_EQ_INT(hs_drain_pack(r.drain, buffer, sizeof buffer, &pack, &size, &count),
                  HS_ARGUMENT); /* nothing collected */
     CHECK_EQ_INT(hs_drain_collect(r.drain, &round), HS_OK);
     CHECK(round.round == 1 && round.heads == 1 && round.chunks_busy == 1 && round.chunks_free == 3 &&
           round.bytes > 0);
-    CHECK_EQ_INT(hs_drain_pack(r.drain, pack, HS_CHUNK_SIZE, &size, &count),
+    CHECK_EQ_INT(hs_drain_pack(r.drain, buffer, HS_CHUNK_SIZE, &pack, &size, &count),
                  HS_ARGUMENT); /* too small a buffer */
-    CHECK_EQ_INT(hs_drain_pack(r.drain, pack, sizeof pack, &size, &count), HS_OK);
+    CHECK_EQ_INT(hs_drain_pack(r.drain, buffer, sizeof buffer, &pack, &size, &count), HS_OK);
     CHECK_EQ_INT(count, 4);
     CHECK_EQ_INT(hs_pack_validate(pack, size), HS_OK);
     for (int i = 0; i < 3; i++) CHECK(pack_find(pack, &things[i]) != NULL);
     hs_pack_row row = hs_pack_row_get(pack, 3);
     CHECK(row.kind == HS_ENTRY_BLOB && row.stored_size == 0 && row.raw_size == UINT64_C(1) << 33);
-    CHECK_EQ_INT(hs_drain_pack(r.drain, pack, sizeof pack, &size, &count), HS_OK);
+    CHECK_EQ_INT(hs_drain_pack(r.drain, buffer, sizeof buffer, &pack, &size, &count), HS_OK);
     CHECK(size == 0 && count == 0);
     CHECK_EQ_INT(hs_drain_finish(r.drain), HS_OK);
     CHECK_EQ_INT(hs_drain_finish(r.drain), HS_ARGUMENT);
@@ -77,16 +78,17 @@ static void packs_stay_within_their_capacity(void) {
         CHECK_EQ_INT(put(&w, &t, &place, &added), HS_OK);
     }
     CHECK_EQ_INT(hs_ring_flush(&w.ring), HS_OK);
-    static uint8_t pack[PACK_CAPACITY];
+    static uint8_t buffer[PACK_CAPACITY];
+    uint8_t *pack = NULL;
     hs_drain_round round;
     size_t size = 1;
     uint32_t count, packs = 0;
     uint64_t next = 0;
     CHECK_EQ_INT(hs_drain_collect(r.drain, &round), HS_OK);
     for (;;) {
-        CHECK_EQ_INT(hs_drain_pack(r.drain, pack, sizeof pack, &size, &count), HS_OK);
+        CHECK_EQ_INT(hs_drain_pack(r.drain, buffer, sizeof buffer, &pack, &size, &count), HS_OK);
         if (size == 0) break;
-        CHECK(size <= sizeof pack);
+        CHECK(pack >= buffer && pack + size <= buffer + sizeof buffer);
         CHECK_EQ_INT(hs_pack_validate(pack, size), HS_OK);
         packs++;
         for (uint32_t i = 0; i < count; i++, next++) {
@@ -100,6 +102,43 @@ static void packs_stay_within_their_capacity(void) {
     hs_drain_collect(r.drain, &round);
     CHECK_EQ_INT(round.entries, 0);
     hs_drain_finish(r.drain);
+    worker_leave(&w);
+    rig_break(&r);
+}
+
+/* More rows than the guess leaves room for: the pack ends early, and the next one is laid out by what entries are like. */
+static void packs_of_many_small_entries_hold_them_all(void) {
+    rig r;
+    worker w;
+    rig_make(&r, 16);
+    worker_join(&r, &w);
+    enum { COUNT = 20000 };
+    for (uint64_t n = 0; n < COUNT; n++) {
+        thing t = thing_make(n, 8);
+        uint64_t place;
+        bool added;
+        CHECK_EQ_INT(put(&w, &t, &place, &added), HS_OK);
+    }
+    CHECK_EQ_INT(hs_ring_flush(&w.ring), HS_OK);
+    static uint8_t buffer[PACK_CAPACITY];
+    uint8_t *pack;
+    hs_drain_round round;
+    size_t size;
+    uint32_t count, first = 0, packs = 0;
+    uint64_t next = 0;
+    CHECK_EQ_INT(hs_drain_collect(r.drain, &round), HS_OK);
+    while (hs_drain_pack(r.drain, buffer, sizeof buffer, &pack, &size, &count) == HS_OK && size > 0) {
+        CHECK_EQ_INT(hs_pack_validate(pack, size), HS_OK);
+        if (packs++ == 0) first = count;
+        for (uint32_t i = 0; i < count; i++, next++) {
+            thing t = thing_make(next, 8);
+            CHECK_EQ_MEM(hs_pack_row_get(pack, i).id, t.id, 32);
+        }
+    }
+    CHECK_EQ_INT(next, COUNT);
+    CHECK_EQ_INT(packs, 2);
+    CHECK(first < COUNT / 2);
+    CHECK_EQ_INT(hs_drain_finish(r.drain), HS_OK);
     worker_leave(&w);
     rig_break(&r);
 }
@@ -543,10 +582,11 @@ static void death_of_the_coordinator_at_each_step_loses_nothing(void) {
         CHECK_EQ_INT(next_head(&r, &found, &head, &record),
                      HS_OK); /* the chain can still be followed, however far it got */
         CHECK_EQ_INT(chain_take(&r, slot, marked ? 3 : 0, 10000, "main"), 3);
-        static uint8_t pack[PACK_CAPACITY];
+        static uint8_t buffer[PACK_CAPACITY];
+        uint8_t *pack = NULL;
         size_t size;
         uint32_t count;
-        CHECK_EQ_INT(hs_drain_pack(r.drain, pack, sizeof pack, &size, &count), HS_OK);
+        CHECK_EQ_INT(hs_drain_pack(r.drain, buffer, sizeof buffer, &pack, &size, &count), HS_OK);
         CHECK_EQ_INT(count, marked ? 0 : 1);
         CHECK_EQ_INT(hs_drain_finish(r.drain), HS_OK);
         CHECK_EQ_INT(chunk_of(&r.segment, word).state, HS_CHUNK_FREE);
@@ -688,6 +728,7 @@ static void coordinator_says_who_it_is(void) {
 int main(void) {
     RUN(pack_holds_what_was_published_and_no_records);
     RUN(packs_stay_within_their_capacity);
+    RUN(packs_of_many_small_entries_hold_them_all);
     RUN(damaged_entry_is_passed_over_alone);
     RUN(impossible_size_ends_its_range_and_no_other);
     RUN(garbage_in_a_range_never_stops_the_walk);

@@ -57,7 +57,7 @@ static struct {
     hs_branch_ref branch;
     state states[COMMITS];
     hs_batch batch;
-    uint8_t *pack, *log;
+    uint8_t *buffer, *pack, *log;
     size_t pack_size, log_size;
     uint64_t random;
 } rot;
@@ -160,11 +160,11 @@ static void l2_make(void) {
     uint64_t word;
     size_t size;
     hs_locator *locator;
-    rot.pack = malloc(PACK_CAPACITY);
+    rot.buffer = malloc(PACK_CAPACITY);
     rot.log = malloc(HS_CHUNK_SIZE);
-    MUST(rot.pack != NULL && rot.log != NULL);
+    MUST(rot.buffer != NULL && rot.log != NULL);
     MUST(hs_engine_drain(rot.writer, &drain) == HS_OK && hs_drain_collect(drain, &round) == HS_OK);
-    MUST(hs_drain_pack(drain, rot.pack, PACK_CAPACITY, &rot.pack_size, &n) == HS_OK && n > 0);
+    MUST(hs_drain_pack(drain, rot.buffer, PACK_CAPACITY, &rot.pack, &rot.pack_size, &n) == HS_OK && n > 0);
     MUST(hs_drain_next_head(drain, &slot, &word, rot.log, HS_CHUNK_SIZE, &size) == HS_OK);
     MUST(hs_drain_chain(drain, slot, 0, rot.log, HS_CHUNK_SIZE, &rot.log_size, &n) == HS_OK && n == COMMITS);
     hs_drain_close(drain);

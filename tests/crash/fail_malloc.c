@@ -191,12 +191,13 @@ static void commit_and_read(fixture *f) {
 
 static int drain_all(fixture *f, uint8_t *pack, uint8_t *record) {
     hs_drain_round round;
+    uint8_t *start;
     size_t size;
     uint32_t count, slot;
     uint64_t word;
     int status = hs_drain_collect(f->rig.drain, &round);
     do
-        if (status == HS_OK) status = hs_drain_pack(f->rig.drain, pack, 4 << 20, &size, &count);
+        if (status == HS_OK) status = hs_drain_pack(f->rig.drain, pack, 4 << 20, &start, &size, &count);
     while (status == HS_OK && size > 0);
     if (status != HS_OK) return status;
     while ((status = hs_drain_next_head(f->rig.drain, &slot, &word, record, 70000, &size)) == HS_OK)

@@ -278,16 +278,17 @@ static void chain_take(judge *j, hs_drain *drain, uint32_t slot) {
 
 /* One round, to the oracle's L2. */
 static void round_take(judge *j, hs_drain *drain, hs_drain_round *round) {
+    uint8_t *pack;
     size_t size, record_size;
     uint32_t count, slot;
     uint64_t word;
     REQUIRE(hs_drain_collect(drain, round) == HS_OK);
     for (;;) {
-        REQUIRE(hs_drain_pack(drain, j->pack, PACK_CAPACITY, &size, &count) == HS_OK);
+        REQUIRE(hs_drain_pack(drain, j->pack, PACK_CAPACITY, &pack, &size, &count) == HS_OK);
         if (size == 0) break;
-        if (hs_pack_validate(j->pack, size) != HS_OK) violate(j, "recovery writes a pack that is none");
+        if (hs_pack_validate(pack, size) != HS_OK) violate(j, "recovery writes a pack that is none");
         for (uint32_t i = 0; i < count; i++) {
-            hs_pack_row row = hs_pack_row_get(j->pack, i);
+            hs_pack_row row = hs_pack_row_get(pack, i);
             l2_add(j, &row);
         }
     }

@@ -469,6 +469,7 @@ static void drain_heads(world *w) {
 
 static void drain(world *w) {
     hs_drain_round round;
+    uint8_t *pack;
     size_t size = 1;
     uint32_t count;
     (void)hs_drain_has_work(w->drain, 1);
@@ -476,8 +477,9 @@ static void drain(world *w) {
     MUST(hs_drain_collect(w->drain, &round) == HS_OK);
     for (unsigned packs = 0; size > 0; packs++) {
         MUST(packs < 2 * CHUNKS);
-        MUST(hs_drain_pack(w->drain, w->pack, PACK, &size, &count) == HS_OK);
-        if (size > 0) MUST(size <= PACK && hs_pack_validate(w->pack, size) == HS_OK);
+        MUST(hs_drain_pack(w->drain, w->pack, PACK, &pack, &size, &count) == HS_OK);
+        if (size > 0)
+            MUST(pack >= w->pack && pack + size <= w->pack + PACK && hs_pack_validate(pack, size) == HS_OK);
     }
     drain_heads(w);
     MUST(hs_drain_finish(w->drain) == HS_OK);

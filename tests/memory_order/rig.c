@@ -118,11 +118,11 @@ void rig_seal(int who) {
 /* ---- Rounds ---- */
 
 uint32_t rig_collect(void) {
-    static uint8_t buffer[2 * HS_CHUNK_SIZE];
+    static uint8_t buffer[2 * HS_CHUNK_SIZE], *pack;
     size_t size;
     uint32_t entries = 0;
     hs_drain_collect(drain, &round_seen);
-    hs_drain_pack(drain, buffer, sizeof buffer, &size, &entries);
+    hs_drain_pack(drain, buffer, sizeof buffer, &pack, &size, &entries);
     return entries;
 }
 

@@ -189,8 +189,8 @@ def prove(run: Run) -> Outcome:
 IN_C = Mutant(
     "an allocation is not looked at",
     "csrc/hs_drain.c",
-    "!drain->dead || !drain->ranges || !drain->known || !drain->heads || !drain->record",
-    "!drain->dead || !drain->ranges || !drain->known || !drain->record",
+    "!drain->known || !drain->heads || !drain->moved",
+    "!drain->known || !drain->moved",
     "the coordinator writes through NULL when memory is short",
 )
 MUTANTS: tuple[Mutant, ...] = (

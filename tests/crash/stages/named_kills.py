@@ -85,10 +85,7 @@ MUTANTS = (
     Mutant(
         "the drain takes heads after cursors",
         "csrc/hs_drain.c",
-        """    for (uint32_t slot = 0; slot < HS_BRANCH_SLOTS; slot++) {
-        drain->heads[slot] = head_moved(drain, slot);
-        round.heads += drain->heads[slot] != 0;
-    }
+        """    round.heads = heads_collect(drain);
     HS_STEP(collect_heads);
     for (uint32_t chunk = 0; chunk < segment->chunk_count; chunk++) cursor_collect(drain, chunk, &round);
     HS_STEP(collect_cursors);
@@ -96,10 +93,7 @@ MUTANTS = (
         """    for (uint32_t chunk = 0; chunk < segment->chunk_count; chunk++) cursor_collect(drain, chunk, &round);
     HS_STEP(collect_cursors);
     nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL); /* so that a kill finds somebody between the two */
-    for (uint32_t slot = 0; slot < HS_BRANCH_SLOTS; slot++) {
-        drain->heads[slot] = head_moved(drain, slot);
-        round.heads += drain->heads[slot] != 0;
-    }
+    round.heads = heads_collect(drain);
     HS_STEP(collect_heads);
 """,
         "a head may name what lies beyond the cursors: its record is saved, its nodes are not",
