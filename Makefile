@@ -5,6 +5,7 @@
 #   make test    C tests (plain, ASan+UBSan, TSan), C coverage, Python tests with coverage
 #   make crash   the proof: kills, power loss, faults, hostile bytes, models, and seeded bugs that each must find;
 #                make crash SEED=n makes the choices of that seed
+#   make instructions   instruction counts of the hottest operations beside their record; make instructions-record REASON="..."
 #   make soak    the same again and again: make soak HOURS=8
 #   make bench   the measurements, each beside its peers and its floor; files and plots in build/bench
 #   make check   ruff, mypy --strict, clang-format; changes nothing (`make format` does)
@@ -20,14 +21,14 @@ C_SOURCES := $(sort $(wildcard csrc/hs_*.c))
 C_HEADERS := $(sort $(wildcard csrc/*.h))
 C_TESTS := $(patsubst tests/c/%.c,%,$(sort $(wildcard tests/c/test_*.c)))
 C_PYTHON := $(sort $(wildcard csrc/python/*.[ch]))
-C_FORMATTED := $(C_SOURCES) $(C_HEADERS) $(C_PYTHON) $(sort $(wildcard tests/c/*.[ch] tests/memory_order/*.[ch] tests/crash/*.[ch] tests/fuzz/*.[ch]))
+C_FORMATTED := $(C_SOURCES) $(C_HEADERS) $(C_PYTHON) $(sort $(wildcard tests/c/*.[ch] tests/memory_order/*.[ch] tests/crash/*.[ch] tests/fuzz/*.[ch] tests/instructions/*.[ch]))
 NATIVE_STAMP := build/native.stamp
 C_COVERAGE_MIN := 90
 C_TEST_SECONDS_MAX := 300
 
 .DELETE_ON_ERROR:
 HOURS ?= 1
-.PHONY: all run test crash soak bench check format clean native test-c coverage-c test-python
+.PHONY: all run test crash soak bench check format clean native test-c coverage-c test-python instructions instructions-record
 all: native
 
 # --- the virtual environment: one stamp for each set of extras, so that `make run` fetches no test tools ---
@@ -130,6 +131,15 @@ crash: $(TEST_VENV) $(NATIVE_STAMP)
 
 soak: $(TEST_VENV) $(NATIVE_STAMP)
 	$(PY) -m tests.crash --hours $(HOURS)
+
+# --- instruction counts: tests/instructions/README.md; STRICT=1 fails in another environment than the recorded one ---
+
+instructions: $(TEST_VENV) $(NATIVE_STAMP)
+	$(PY) -m tests.instructions $(if $(STRICT),--strict)
+
+instructions-record: export RECORD_REASON = $(REASON)
+instructions-record: $(TEST_VENV) $(NATIVE_STAMP)
+	$(PY) -m tests.instructions --record "$$RECORD_REASON"
 
 # --- style and types ---
 

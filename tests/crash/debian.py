@@ -1,4 +1,4 @@
-"""What the proof needs of Debian's packages, installed where it is missing."""
+"""What the proof and the instruction counts need of Debian's packages, installed where it is missing."""
 
 from __future__ import annotations
 
