@@ -48,9 +48,14 @@ BUILD = Path(__file__).parent.parent / "build" / "bench"
 BENCHMARKS: tuple[Benchmark, ...] = (
     bench_commit.commit_1_kib,
     bench_commit.commit_48_bytes,
+    bench_commit.commit_10_000,
+    bench_commit.commit_10,
+    bench_commit.commit_1000,
+    bench_commit.commit_ray,
     bench_commit.million_1_kib,
     bench_commit.million_48_bytes,
     bench_fork.fork,
+    bench_fork.fork_and_change,
     bench_fork.workspace_set,
     bench_read.read_100,
     bench_read.read_10_000,
@@ -113,8 +118,9 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
 
 
 def chosen(pattern: str) -> list[Benchmark]:
-    """The benchmarks whose name matches, as a whole or in part."""
-    return [each for each in BENCHMARKS if fnmatch.fnmatch(each.__name__, f"*{pattern}*")]
+    """The benchmark of that name; if there is none, those whose name matches as a whole or in part."""
+    exact = [each for each in BENCHMARKS if each.__name__ == pattern]
+    return exact or [each for each in BENCHMARKS if fnmatch.fnmatch(each.__name__, f"*{pattern}*")]
 
 
 def run(benchmarks: list[Benchmark], setting: Setting) -> Report:

@@ -1,70 +1,289 @@
-"""Commits of one changed key: small states, and a state of a million keys."""
+"""Workload 2: commit one, ten, a thousand changed keys, and publish them.
 
-from collections.abc import Iterator
+    workspace[path] = value, n times; workspace.commit()      the branch's head is the new snapshot, for everybody
+
+Beside each: the peers that publish a change to other processes, without sync, on tmpfs (ours persists behind).
+The floor is BLAKE3 alone for as many blocks as our commit compresses, timed in the same rounds: bench_hash.py.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 
 import helios_shm
 
-from .baselines import lmdb_commits
-from .bench_fork import fork_row
-from .harness import Contender, Edits, Row, Setting, Target, compare, idle_pair, measure
-from .states import build, commits, store, twin
+from .baselines import block_ns, wheel_messages
+from .bench_fork import change_row, fork_row
+from .harness import (
+    FLOOR,
+    Contender,
+    Edits,
+    Items,
+    Point,
+    Row,
+    Run,
+    Samples,
+    Setting,
+    Target,
+    Values,
+    compare,
+    idle_pair,
+    measure,
+    path_key,
+    sized,
+)
+from .peers import (
+    BATCHES,
+    COMMITS,
+    Diskcache,
+    Git,
+    Icechunk,
+    Lineup,
+    Lmdb,
+    Manager,
+    Prolly,
+    Ray,
+    Redis,
+    Sqlite,
+    Store,
+    UltraDict,
+)
+from .states import blocks_hashed, build, commits, store
 
-BASELINE = "py-lmdb begin+put+commit, no sync, tmpfs"
+LMDB_PUT = "py-lmdb begin+put+commit, no sync, tmpfs"
+FLOOR_NAME = "BLAKE3 alone for those blocks (wheel)"
+ONE_KEY = (Lmdb, UltraDict, Manager, Sqlite, Redis, Diskcache, Git, Icechunk, Prolly)
+TURNS: dict[str, dict[str, int]] = {  # the slower, the seldomer: they take 10 us .. 20 ms a commit
+    "py-lmdb": {},
+    "UltraDict2": {"calls": 10},
+    "multiprocessing.Manager": {"calls": 4},
+    "sqlite3": {"calls": 4},
+    "redis": {"calls": 4},
+    "diskcache": {"calls": 4, "every": 2},
+    "pygit2": {"calls": 1, "every": 2},
+    "icechunk": {"calls": 1, "every": 10},
+    "ProllyTree": {"calls": 1, "every": 20},
+}
 
 
-def ours(name: str, workspace: helios_shm.Workspace, keys: int, size: int) -> Contender:
-    return Contender(name, commits(workspace), Edits(keys, size).as_text, idle_pair)
+def state(keys: int, size: int) -> Iterator[tuple[str, bytes]]:
+    """What `build` commits."""
+    return zip(map(path_key, range(keys)), Values(size, seed=7).take(keys), strict=True)
+
+
+def seated(
+    lineup: Lineup, kinds: Sequence[type[Store]], setting: Setting, keys: int, size: int
+) -> list[Store]:
+    """The peers that are there, holding that state."""
+    stores = lineup.stores(kinds, setting.memory, nbytes=keys * (size + 400))
+    for each in stores:
+        each.fill(state(keys, size))
+    return stores
+
+
+def blocks_of(engine: helios_shm.Engine, run: Run, items: Items) -> float:
+    """BLAKE3 compressions for each of the items."""
+    before = blocks_hashed(engine)
+    run(items)
+    return (blocks_hashed(engine) - before) / len(items)
+
+
+def alone(blocks: float, short: Samples, long: Samples) -> Samples:
+    """What those blocks take by themselves, in each round: the floor."""
+    return Samples(
+        FLOOR_NAME,
+        1,
+        tuple((blocks * block_ns(a, b),) for a, b in zip(short.rounds, long.rounds, strict=True)),
+    )
+
+
+def one_key(
+    setting: Setting, keys: int, size: int, kinds: Sequence[type[Store]], *targets: Target, seconds: float
+) -> Iterator[Row]:
+    """One changed key, on a branch (what the targets are about) and detached."""
+    edits = Edits(keys, size)
+    with store(setting) as engine, Lineup() as lineup:
+        branch = engine.branch("main")
+        snapshot = build(branch, keys, size)
+        peers = seated(lineup, kinds, setting, keys, size)
+        on_branch, detached = commits(branch.fork()), commits(snapshot.fork())
+        blocks = blocks_of(engine, on_branch, edits.as_text(200))
+        contenders = [
+            Contender("on a branch", on_branch, edits.as_text, idle_pair),
+            Contender("detached", detached, edits.as_text, idle_pair),
+            *wheel_messages(),
+            *(each.contender(COMMITS, edits.named(each.key), **TURNS[each.name]) for each in peers),
+        ]
+        rounds, calls = setting.scale(100, 2), setting.scale(50, 5)
+        ours, apart, short, long, *others = measure(
+            contenders, rounds=rounds, calls=calls, batch=1, seconds=seconds
+        )
+    name = f"commit 1 key of {keys:,} x {sized(size)}"
+    at = Point("commit and publish", f"1 key, {sized(size)} values", "keys", keys)
+    floor = alone(blocks, short, long)
+    note = f"{blocks:.1f} blocks hashed"
+    yield compare(
+        f"{name}, on a branch", ours, others, *targets, floor=floor, skipped=lineup.skipped, note=note, at=at
+    )
+    put = [each for each in others if each.name == LMDB_PUT]
+    yield compare(f"{name}, detached", apart, put)
 
 
 def small(setting: Setting, size: int, limit: float) -> Iterator[Row]:
-    """A state of 100 keys, on a branch (what the target is about) and detached."""
-    with store(setting) as engine, twin(setting, 100, size) as environment:
-        branch = engine.branch("main")
-        snapshot = build(branch, 100, size)
-        contenders = [
-            ours("on a branch", branch.fork(), 100, size),
-            ours("detached", snapshot.fork(), 100, size),
-            Contender(BASELINE, lmdb_commits(environment), Edits(100, size).as_bytes, idle_pair),
-        ]
-        rounds = setting.scale(100, 5)
-        on_branch, detached, lmdb = measure(contenders, rounds=rounds, calls=setting.scale(50, 10), batch=1)
-    yield compare(
-        f"commit 1 key of 100 x {size} B, on a branch", on_branch, [lmdb], Target("<=", limit, BASELINE)
-    )
-    yield compare(f"commit 1 key of 100 x {size} B, detached", detached, [lmdb])
+    targets = (Target("<=", limit, LMDB_PUT), Target("<=", 0.04, "redis*"), Target("<=", 0.003, "pygit2*"))
+    return one_key(setting, 100, size, ONE_KEY, *targets, seconds=12)
 
 
 def commit_1_kib(setting: Setting) -> Iterator[Row]:
-    return small(setting, 1024, 0.70)
+    return small(setting, 1024, 0.60)
 
 
 def commit_48_bytes(setting: Setting) -> Iterator[Row]:
-    return small(setting, 48, 0.55)
+    return small(setting, 48, 0.45)
 
 
-def million(setting: Setting, size: int) -> Iterator[Row]:
+def commit_10_000(setting: Setting) -> Iterator[Row]:
+    """A larger state; without those whose commit takes time with every key."""
+    kinds = (Lmdb, UltraDict, Manager, Sqlite, Redis, Diskcache, Git)
+    for size in (1024, 48):
+        yield from one_key(setting, setting.scale(10_000, 500), size, kinds, seconds=5)
+
+
+def batches(workspace: helios_shm.Workspace) -> Run:
+    """A commit of all pairs of each item; the workspace goes on from its new snapshot."""
+
+    def run(items: Items) -> None:
+        for pairs in items:
+            for path, value in pairs:
+                workspace[path] = value
+            workspace.commit()
+
+    return run
+
+
+def changes(
+    edits: Edits, keys: int, count: int, key: Callable[[str], object], *, order: bool
+) -> Callable[[int], Items]:
+    """Inputs of `count` different random keys each, with new values, sorted or not."""
+
+    def inputs(number: int) -> Items:
+        made = []
+        for _ in range(number):
+            chosen = edits.values.random.sample(range(keys), count)
+            chosen = sorted(chosen, key=path_key) if order else chosen
+            made.append(
+                [(key(path_key(at)), v) for at, v in zip(chosen, edits.values.take(count), strict=True)]
+            )
+        return made
+
+    return inputs
+
+
+def many_keys(
+    setting: Setting,
+    count: int,
+    keys: int,
+    size: int,
+    kinds: Sequence[type[Store]],
+    *targets: Target,
+    seconds: float,
+) -> Iterator[Row]:
+    """`count` changed keys in one commit; ours takes them as they come, LMDB both so and sorted beforehand."""
+    edits = Edits(keys, size)
+    with store(setting) as engine, Lineup() as lineup:
+        branch = engine.branch("main")
+        build(branch, keys, size)
+        peers = seated(lineup, kinds, setting, keys, size)
+        run, unsorted = batches(branch.fork()), changes(edits, keys, count, str, order=False)
+        blocks = blocks_of(engine, run, unsorted(5))
+        contenders = [Contender("one commit", run, unsorted), *wheel_messages()]
+        for each in peers:
+            plain = each.contender(
+                BATCHES, changes(edits, keys, count, each.key, order=False), **batch_turns(each)
+            )
+            contenders.append(plain)
+            if isinstance(each, Lmdb):
+                inputs = changes(edits, keys, count, each.key, order=True)
+                contenders.append(Contender(f"{plain.name}, sorted", plain.run, inputs))
+        rounds = setting.scale(60, 2)
+        ours, short, long, *others = measure(contenders, rounds=rounds, calls=2, batch=1, seconds=seconds)
+    yield compare(
+        f"commit {count:,} keys of {keys:,} x {sized(size)}, on a branch", ours, others, *targets,
+        floor=alone(blocks, short, long), skipped=lineup.skipped, note=f"{blocks:,.0f} blocks hashed",
+        at=Point("commit and publish", f"{count:,} keys, {sized(size)} values", "keys", keys),
+    )  # fmt: skip
+
+
+def batch_turns(peer: Store) -> dict[str, int]:
+    """Whoever takes longer than some ms for a commit of a thousand keys sits most rounds out."""
+    return {"every": 10, "calls": 1} if isinstance(peer, Git | Diskcache | UltraDict | Manager) else {}
+
+
+def commit_10(setting: Setting) -> Iterator[Row]:
+    kinds = (Lmdb, UltraDict, Manager, Sqlite, Redis, Diskcache, Git)
+    for size in (1024, 48):
+        yield from many_keys(setting, 10, setting.scale(10_000, 200), size, kinds, seconds=3)
+
+
+def commit_1000(setting: Setting) -> Iterator[Row]:
+    """A thousand of a hundred thousand; and of ten thousand, where the peers with a file a key can follow."""
+    few, many = setting.scale(10_000, 1_200), setting.scale(100_000, 2_000)
+    for size, limit in ((1024, 0.5), (48, 0.7)):
+        kinds: tuple[type[Store], ...] = (Lmdb, UltraDict, Manager, Sqlite, Redis, Diskcache, Git)
+        yield from many_keys(setting, 1000, few, size, kinds, seconds=2)
+        targets = (Target("<=", limit, "py-lmdb*"), Target("<=", 4.0, FLOOR))
+        kinds = (Lmdb, UltraDict, Manager, Sqlite, Redis)
+        yield from many_keys(setting, 1000, many, size, kinds, *targets, seconds=4)
+
+
+def million(setting: Setting, size: int, copies: Sequence[str]) -> Iterator[Row]:
     """A state of a million keys beside LMDB with as many, and beside a state of 100 keys; and its fork."""
     keys = setting.scale(1_000_000, 2_000)
-    with store(setting) as engine, twin(setting, keys, size) as environment:
+    edits, little_edits = Edits(keys, size), Edits(100, size)
+    with store(setting) as engine, Lineup() as lineup:
         large, little = engine.branch("large"), engine.branch("little")
         build(large, keys, size)
         build(little, 100, size)
+        (lmdb,) = seated(lineup, [Lmdb], setting, keys, size)
         contenders = [
-            ours("large", large.fork(), keys, size),
-            ours("the same, 100 keys", little.fork(), 100, size),
-            Contender(BASELINE, lmdb_commits(environment), Edits(keys, size).as_bytes, idle_pair),
+            Contender("large", commits(large.fork()), edits.as_text, idle_pair),
+            Contender("the same, 100 keys", commits(little.fork()), little_edits.as_text, idle_pair),
+            lmdb.contender(COMMITS, edits.named(lmdb.key)),
         ]
         rounds = setting.scale(100, 5)
-        many, few, lmdb = measure(contenders, rounds=rounds, calls=setting.scale(50, 10), batch=1)
-        fork = fork_row(setting, large.head, environment, keys)
-    name = f"commit 1 key of {keys:,} x {size} B, on a branch"
-    yield compare(name, many, [few, lmdb], Target("<=", 2.5, few.name), Target("<=", 0.65, BASELINE))
-    yield fork
+        many, few, put = measure(contenders, rounds=rounds, calls=setting.scale(50, 10), batch=1)
+        targets = (Target("<=", 2.5, few.name), Target("<=", 0.65, LMDB_PUT))
+        at = Point("commit and publish", f"1 key, {sized(size)} values", "keys", keys)
+        yield compare(
+            f"commit 1 key of {keys:,} x {sized(size)}, on a branch", many, [few, put], *targets, at=at
+        )
+        assert isinstance(lmdb, Lmdb)
+        yield fork_row(setting, large.head, lmdb.environment, keys)
+        yield change_row(setting, large.head, lmdb.environment, size, copies)
 
 
 def million_1_kib(setting: Setting) -> Iterator[Row]:
-    return million(setting, 1024)
+    """Of the peers that copy, one: deepcopy and pickle take seconds here."""
+    return million(setting, 1024, ("dict.copy", "immutables Map.set"))
 
 
 def million_48_bytes(setting: Setting) -> Iterator[Row]:
-    return million(setting, 48)
+    return million(setting, 48, ("dict.copy", "deepcopy", "pickle dumps + loads", "immutables Map.set"))
+
+
+def commit_ray(setting: Setting) -> Iterator[Row]:
+    """Apart from the others: Ray's own processes take the cores while it runs."""
+    yield from one_key_ray(setting, 1024)
+
+
+def one_key_ray(setting: Setting, size: int) -> Iterator[Row]:
+    edits = Edits(100, size)
+    with store(setting) as engine, Lineup() as lineup:
+        branch = engine.branch("main")
+        build(branch, 100, size)
+        peers = seated(lineup, [Ray], setting, 100, size)
+        contenders = [
+            Contender("on a branch", commits(branch.fork()), edits.as_text, idle_pair),
+            *(each.contender(COMMITS, edits.named(each.key), calls=5) for each in peers),
+        ]
+        ours, *others = measure(contenders, rounds=setting.scale(50, 2), calls=20, batch=1)
+    name = f"commit 1 key of 100 x {sized(size)}, on a branch, beside Ray"
+    yield compare(name, ours, others, skipped=lineup.skipped)

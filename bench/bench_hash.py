@@ -3,16 +3,9 @@
 import time
 from collections.abc import Iterator
 
-import helios_shm
-
 from .baselines import wheel_block_ns
 from .harness import Beside, Edits, Row, Setting, Spread, show
-from .states import attachment, build, store
-
-
-def blocks_hashed(engine: helios_shm.Engine) -> int:
-    """BLAKE3 compressions that this process has made for the store so far."""
-    return int(attachment(engine).stats().blocks_hashed)
+from .states import blocks_hashed, build, store
 
 
 def hashing(setting: Setting) -> Iterator[Row]:

@@ -416,6 +416,11 @@ def path_key(number: int) -> str:
     return f"perf/{number % 100:02d}/file_{number:07d}.dat"
 
 
+def sized(size: int) -> str:
+    """A size in bytes as rows name it."""
+    return f"{size} B" if size < 1024 else f"{size >> 10} KiB"
+
+
 class Values:
     """Random values that never repeat within a run, cut from a buffer one byte further each time."""
 
@@ -438,6 +443,10 @@ class Edits:
     def as_text(self, count: int) -> list[tuple[str, bytes]]:
         choose = self.values.random.randrange
         return [(path_key(choose(self.keys)), value) for value in self.values.take(count)]
+
+    def named(self, key: Callable[[str], Any]) -> Callable[[int], Items]:
+        """Inputs whose keys are made by `key`."""
+        return lambda count: [(key(path), value) for path, value in self.as_text(count)]
 
     def as_bytes(self, count: int) -> list[tuple[bytes, bytes]]:
         return [(key.encode(), value) for key, value in self.as_text(count)]

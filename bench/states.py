@@ -59,6 +59,11 @@ def attachment(engine: helios_shm.Engine) -> Attachment:
     return engine._attachment
 
 
+def blocks_hashed(engine: helios_shm.Engine) -> int:
+    """BLAKE3 compressions that this process has made for the store so far."""
+    return int(attachment(engine).stats().blocks_hashed)
+
+
 def build(branch: helios_shm.Branch, keys: int, size: int) -> helios_shm.Snapshot:
     """Commits `keys` values of `size` bytes to the branch and waits until they are persisted."""
     values = Values(size, seed=7)

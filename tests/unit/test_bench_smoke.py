@@ -1,36 +1,94 @@
-"""`python -m bench --quick` completes and prints every line with its baseline; speed is not judged."""
+"""Every benchmark runs at tiny size and prints each of its rows beside its peers and floor; speed is not judged."""
 
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.__main__ import BENCHMARKS
 
 ROOT = Path(__file__).parents[2]
+PUT = r"py-lmdb begin\+put\+commit, no sync, tmpfs"
+GET = r"py-lmdb get, view, open transaction"
+ALONE = r"BLAKE3 alone for those blocks \(wheel\)"
+PUBLISHING = (
+    r"UltraDict2.*",
+    r"multiprocessing\.Manager.*",
+    r"sqlite3.*",
+    r"redis.*",
+    r"diskcache.*",
+    r"pygit2.*",
+)
+COPIES = (r"dict\.copy", "deepcopy", "pickle.*", "immutables.*", "pyrsistent.*")
+PUTMULTI = (r"py-lmdb begin\+putmulti.*tmpfs", r"py-lmdb begin\+putmulti.*sorted")
 
-# operation -> baseline, as patterns; one for each row of the table, in the order of the report.
-LINES = {
-    r"commit 1 key of 100 x 1024 B, on a branch": r"py-lmdb begin\+put\+commit, no sync, tmpfs",
-    r"commit 1 key of 100 x 48 B, on a branch": r"py-lmdb begin\+put\+commit, no sync, tmpfs",
-    r"commit 1 key of [\d,]{4,} x 1024 B, on a branch": r"the same, 100 keys|py-lmdb begin\+put\+commit.*",
-    r"commit 1 key of [\d,]{4,} x 48 B, on a branch": r"the same, 100 keys|py-lmdb begin\+put\+commit.*",
-    r"snapshot\.fork\(\), [\d,]+ keys": r"py-lmdb get, view, open transaction",
-    r"workspace\[path\] = value": r"dict",
-    r"snapshot\[path\], first read, .*another process": r"py-lmdb get, view, the same process",
-    r"snapshot\[path\], repeated, .*another process": r"py-lmdb get, view, the same process",
-    r"L1 put, 1 KiB": r"BLAKE3 wheel, one call.*",
-    r"L1 hit, 1 KiB": r"py-lmdb get, view, open transaction",
-    r"L2 group commit of 1,000 new nodes .*": r"py-lmdb, the same bytes as one value.*",
-    r"sustained .*, all persisted": r"burst, the same run",
-    r"durable commits, 8 processes against 1": r"1 process, the same run",
-    r"two processes on two branches against one": r"memcpy .*",
-    r"commit seen in branch\.wait": r"the same 1 KiB over multiprocessing\.Pipe",
-    r"[\d,]+ forks of .*, one changed key each, committed": r"[\d,]+ x dict\.copy.*",
-    r"first open of a new store": r"Python's start \+ import.*",
-    r"first open whose segment stands": r"Python's start \+ import.*",
-    r"commit .* blocks hashed, C": r"BLAKE3 alone for those blocks.*",
-    r"commit .* blocks hashed, Python": r"BLAKE3 alone for those blocks.*",
-}
+# benchmark -> operation -> who stands beside it, as patterns: in each row of that operation, present or skipped.
+LINES: dict[str, dict[str, tuple[str, ...]]] = {
+    "commit_1_kib": {
+        r"commit 1 key of 100 x 1 KiB, on a branch": (PUT, ALONE, *PUBLISHING, "icechunk.*", "ProllyTree.*"),
+        r"commit 1 key of 100 x 1 KiB, detached": (PUT,),
+    },
+    "commit_48_bytes": {
+        r"commit 1 key of 100 x 48 B, on a branch": (PUT, ALONE, *PUBLISHING, "icechunk.*", "ProllyTree.*"),
+        r"commit 1 key of 100 x 48 B, detached": (PUT,),
+    },
+    "commit_10_000": {
+        r"commit 1 key of [\d,]+ x 1 KiB, on a branch": (PUT, ALONE, *PUBLISHING),
+        r"commit 1 key of [\d,]+ x 48 B, on a branch": (PUT, ALONE, *PUBLISHING),
+    },
+    "commit_10": {
+        r"commit 10 keys of [\d,]+ x 1 KiB, on a branch": (*PUTMULTI, ALONE, *PUBLISHING),
+        r"commit 10 keys of [\d,]+ x 48 B, on a branch": (*PUTMULTI, ALONE, *PUBLISHING),
+    },
+    "commit_1000": {
+        r"commit 1,000 keys of [\d,]+ x 1 KiB, on a branch": (*PUTMULTI, ALONE, *PUBLISHING[:4]),
+        r"commit 1,000 keys of [\d,]+ x 48 B, on a branch": (*PUTMULTI, ALONE, *PUBLISHING[:4]),
+    },
+    "commit_ray": {r"commit 1 key of 100 x 1 KiB, on a branch, beside Ray": ("ray.*",)},
+    "million_1_kib": {
+        r"commit 1 key of [\d,]{4,} x 1 KiB, on a branch": (PUT, "the same, 100 keys"),
+        r"snapshot\.fork\(\), [\d,]{4,} keys": (GET,),
+        r"fork and change 1 key of [\d,]+ x 1 KiB": (r"dict\.copy", "immutables.*", "an empty dict.*"),
+    },
+    "million_48_bytes": {
+        r"commit 1 key of [\d,]{4,} x 48 B, on a branch": (PUT, "the same, 100 keys"),
+        r"snapshot\.fork\(\), [\d,]{4,} keys": (GET,),
+        r"fork and change 1 key of [\d,]+ x 48 B": (*COPIES[:4], "an empty dict.*"),
+    },
+    "fork": {r"snapshot\.fork\(\), 100 keys": (GET,)},
+    "fork_and_change": {
+        rf"fork and change 1 key of [\d,]+ x {size}": (*COPIES, r"py-lmdb begin\+put\+abort.*", "an empty dict.*")
+        for size in ("48 B", "1 KiB", "64 KiB")
+    },
+    "workspace_set": {r"workspace\[path\] = value": ("dict",)},
+    "read_100": {
+        r"snapshot\[path\], first read, .*another process": (r"py-lmdb get, view, the same process",),
+        r"snapshot\[path\], repeated, .*another process": (r"py-lmdb get, view, the same process",),
+    },
+    "read_10_000": {
+        r"snapshot\[path\], first read, .*another process": (r"py-lmdb get, view, the same process",),
+        r"snapshot\[path\], repeated, .*another process": (r"py-lmdb get, view, the same process",),
+    },
+    "ring": {r"L1 put, 1 KiB": (r"BLAKE3 wheel, one call.*",), r"L1 hit, 1 KiB": (GET,)},
+    "drain": {r"L2 group commit of 1,000 new nodes .*": (r"py-lmdb, the same bytes as one value.*",)},
+    "sustained": {r"sustained .*, all persisted": (r"burst, the same run", r"sequential write \+ sync.*")},
+    "durable": {r"durable commits, 8 processes against 1": (r"1 process, the same run",)},
+    "two_branches": {r"two processes on two branches against one": (r"memcpy .*",)},
+    "wait": {r"commit seen in branch\.wait": (r"the same 1 KiB over multiprocessing\.Pipe",)},
+    "memory": {r"[\d,]+ forks of .*, one changed key each, committed": (r"[\d,]+ x dict\.copy.*",)},
+    "opening": {
+        r"first open of a new store": (r"Python's start \+ import.*",),
+        r"first open whose segment stands": (r"Python's start \+ import.*",),
+    },
+    "hashing": {
+        r"commit .* blocks hashed, C": (ALONE,),
+        r"commit .* blocks hashed, Python": (ALONE,),
+    },
+}  # fmt: skip
 
 
 def bench(*words: str) -> subprocess.CompletedProcess[str]:
@@ -38,28 +96,33 @@ def bench(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110)
 
 
-def test_quick_run_prints_every_line_beside_its_baseline(tmp_path: Path) -> None:
-    done = bench("--quick", "--out", str(tmp_path / "out"), "--disk", str(tmp_path))
+def beside(row: dict[str, Any]) -> list[str]:
+    """The names of everything that stands beside ours in a row."""
+    return [each["name"] for each in (*row["peers"], row["floor"]) if each]
+
+
+@pytest.mark.parametrize("name", [benchmark.__name__ for benchmark in BENCHMARKS])
+def test_a_quick_run_prints_every_row_beside_its_peers(name: str, tmp_path: Path) -> None:
+    stores, out = tmp_path / "stores", tmp_path / "out"
+    stores.mkdir()
+    done = bench("--quick", "--only", name, "--out", str(out), "--disk", str(stores))
     assert done.returncode == 0, done.stdout + done.stderr
-    rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
-    for operation, beside in LINES.items():
+    assert list(stores.iterdir()) == [], "the stores are removed afterwards"
+    rows = json.loads((out / "results.json").read_text())["rows"]
+    broken = [each for row in rows for each in row["skipped"] if each["installed"]]
+    assert not broken, "whoever is installed takes part"
+    for operation, expected in LINES[name].items():
         matching = [row for row in rows if re.fullmatch(operation, row["operation"])]
-        assert matching, f"no line for {operation}"
+        assert matching, f"no row for {operation}"
         for row in matching:
-            names = [each["name"] for each in row["peers"] + [row["floor"]] if each]
-            assert any(re.fullmatch(beside, name) for name in names), row
             assert row["n"] > 0
-            assert f"{row['operation']}  (n = " in done.stdout
+            assert f"{row['operation']}  (n = {row['n']:,})" in done.stdout
+            for pattern in expected:
+                present = any(re.fullmatch(pattern, each) for each in beside(row))
+                skipped = any(re.fullmatch(pattern, each["name"]) for each in row["skipped"])
+                assert present or skipped, f"{pattern} is neither in {beside(row)} nor in {row['skipped']}"
     missed = [each for row in rows for each in row["targets"] if each["verdict"] == "missed"]
     assert len(missed) == done.stdout.count("    missed: ")
-
-
-def test_stores_and_baselines_are_removed_afterwards(tmp_path: Path) -> None:
-    stores = tmp_path / "stores"
-    stores.mkdir()
-    done = bench("--quick", "--only", "commit_48", "--disk", str(stores), "--out", str(tmp_path / "out"))
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert list(stores.iterdir()) == []
 
 
 def test_an_unknown_name_is_refused() -> None:
