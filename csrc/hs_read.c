@@ -6,6 +6,9 @@
 #include "hs_blake3.h"
 #include "hs_checksum.h"
 #include "hs_engine.h"
+#include "hs_read.h"
+
+#define AHEAD_MAX 1024u /* bytes of a value: what lies behind them, the processor sees coming */
 
 static void begin(hs_engine *engine) {
     hs_engine_lock(engine);
@@ -13,9 +16,9 @@ static void begin(hs_engine *engine) {
 }
 
 /* A value that the tree names by id, out of L1. size: what the tree says that it has; 0: nobody says. */
-static int64_t get_by_id(hs_call *call, const uint8_t id[32], uint64_t size) {
+static int64_t get_by_id(hs_call *call, const uint8_t id[32], uint64_t size, uint8_t *to, size_t capacity) {
     hs_ring_hit hit;
-    int status = hs_engine_ring_get(call->engine, id, call->data, call->capacity, &hit);
+    int status = hs_engine_ring_get(call->engine, id, to, capacity, &hit);
     if (HS_LIKELY(status == HS_OK) && HS_LIKELY(hit.kind == HS_ENTRY_VALUE)) {
         if (HS_UNLIKELY(size != 0 && hit.raw_size != size)) return HS_CORRUPT;
         call->codec = hit.codec;
@@ -33,23 +36,36 @@ static int64_t get_by_id(hs_call *call, const uint8_t id[32], uint64_t size) {
     return HS_MISSING;
 }
 
-static int64_t get_value(hs_call *call, const hs_value *value) {
+int hs_read_find(hs_call *call, const uint8_t *root, const uint8_t *key, size_t key_size, hs_value *out) {
+    hs_cache_trim(call->engine->tree.cache);
+    int status = hs_tree_find(&call->engine->tree, root, key, key_size, out);
+    if (HS_LIKELY(status == HS_OK) && out->hashed) hs_ring_prefetch(&call->engine->ring, out->bytes);
+    return hs_call_status(call, status);
+}
+
+int64_t hs_read_value(hs_call *call, const hs_value *value, uint8_t *to, size_t capacity) {
     call->value_kind = value->kind;
-    if (value->hashed) {
-        uint8_t id[HS_HASH_SIZE]; /* the second chance may add to the cache */
-        memcpy(id, value->bytes, HS_HASH_SIZE);
-        return get_by_id(call, id, value->size);
-    }
+    if (value->hashed) return get_by_id(call, value->bytes, value->size, to, capacity);
     call->codec = HS_CODEC_RAW;
-    memcpy(call->data, value->bytes, value->size);
+    memcpy(to, value->bytes, value->size);
     return (int64_t)value->size;
+}
+
+void hs_read_ahead(hs_engine *engine, const hs_value *value) {
+    const hs_segment *segment = &engine->segment;
+    hs_index_key key = hs_index_key_make(segment, value->bytes);
+    uint64_t places[HS_INDEX_CANDIDATES];
+    if (hs_index_probe(segment, &key, places) == 0) return;
+    const uint8_t *entry = hs_chunk_address(segment, hs_place_chunk(places[0]), hs_place_offset(places[0]));
+    size_t size = sizeof(hs_entry) + (value->size < AHEAD_MAX ? (size_t)value->size : AHEAD_MAX);
+    for (size_t at = 0; at < size; at += 64) __builtin_prefetch(entry + at);
 }
 
 int64_t hs_get(hs_call *call, const uint8_t *root, const uint8_t *key, size_t key_size) {
     hs_value value;
-    begin(call->engine);
-    int64_t result = hs_tree_find(&call->engine->tree, root, key, key_size, &value);
-    result = HS_LIKELY(result == HS_OK) ? get_value(call, &value) : hs_call_status(call, (int)result);
+    hs_engine_lock(call->engine);
+    int64_t result = hs_read_find(call, root, key, key_size, &value);
+    if (HS_LIKELY(result == HS_OK)) result = hs_read_value(call, &value, call->data, call->capacity);
     hs_engine_unlock(call->engine);
     return result;
 }
@@ -91,6 +107,12 @@ int hs_count(hs_call *call, const uint8_t *root, const uint8_t *start, size_t st
 void hs_empty_root(uint8_t *out) { hs_tree_empty_root(out); }
 
 /* --- scan and diff: visitors that fill a batch --- */
+
+int hs_read_scan(hs_call *call, const uint8_t *root, const hs_range *range, bool reverse, hs_scan_visit visit,
+                 void *context) {
+    hs_cache_trim(call->engine->tree.cache);
+    return hs_call_status(call, hs_tree_scan(&call->engine->tree, root, range, reverse, visit, context));
+}
 
 typedef struct hs_batch_fill {
     hs_engine *engine;
@@ -217,16 +239,20 @@ static int put_item(hs_engine *engine, const hs_ring_item *item) {
     return status == HS_REAPED ? HS_WAIT : status;
 }
 
-int hs_l1_put(hs_call *call, const uint8_t *bytes, size_t size) {
+int hs_l1_put_locked(hs_call *call, const uint8_t *bytes, size_t size) {
     if (size > HS_CHUNK_SIZE / 2) return HS_ARGUMENT;
     hs_ring_item item = {.kind = HS_ENTRY_VALUE,
                          .id = call->id,
                          .payload = bytes,
                          .stored_size = (uint32_t)size,
                          .raw_size = size};
-    hs_engine_lock(call->engine);
     hs_blake3(bytes, size, call->id);
-    int status = put_item(call->engine, &item);
+    return put_item(call->engine, &item);
+}
+
+int hs_l1_put(hs_call *call, const uint8_t *bytes, size_t size) {
+    hs_engine_lock(call->engine);
+    int status = hs_l1_put_locked(call, bytes, size);
     hs_engine_unlock(call->engine);
     return status;
 }
@@ -247,11 +273,16 @@ int hs_l1_put_cached(hs_call *call, uint32_t kind, const uint8_t *id, uint32_t c
     return status;
 }
 
+int64_t hs_l1_get_locked(hs_call *call, const uint8_t *id) {
+    int64_t result = get_by_id(call, id, 0, call->data, call->capacity);
+    return result == HS_MISSING ? HS_NOT_FOUND : result;
+}
+
 int64_t hs_l1_get(hs_call *call, const uint8_t *id) {
     hs_engine_lock(call->engine);
-    int64_t result = get_by_id(call, id, 0);
+    int64_t result = hs_l1_get_locked(call, id);
     hs_engine_unlock(call->engine);
-    return result == HS_MISSING ? HS_NOT_FOUND : result;
+    return result;
 }
 
 int hs_l1_damage(hs_engine *engine, uint32_t *chunk, uint32_t *offset, uint64_t *place, uint8_t *id) {

@@ -1,7 +1,7 @@
 """csrc/python: base types of the public classes, with the fields that C reads and the methods called most often."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, overload
 
 from typing_extensions import Buffer
 
@@ -10,6 +10,7 @@ from .branch import Branch
 from .commit import Commit
 from .snapshot import Snapshot
 from .types import JSON
+from .workspace import Workspace
 
 class AttachmentBase:
     pool: list[Call]
@@ -25,6 +26,18 @@ class SnapshotBase:
     _attachment: Attachment
     _root: bytes
     _read: dict[str, bytes]
+
+    def __getitem__(self, path: str, /) -> bytes: ...
+    def __contains__(self, path: object, /) -> bool: ...
+    def fork(self) -> Workspace: ...
+    @overload
+    def _scan(
+        self, start: bytes, stop: bytes | None, reverse: bool, items: Literal[False], /
+    ) -> Iterator[str]: ...
+    @overload
+    def _scan(
+        self, start: bytes, stop: bytes | None, reverse: bool, items: Literal[True], /
+    ) -> Iterator[tuple[str, bytes]]: ...
 
 class CommitBase:
     @property
@@ -51,5 +64,13 @@ class WorkspaceBase:
         rebase: bool = True,
     ) -> Commit: ...
 
-def bind(*, commit: type[Commit], large: int) -> None: ...
+class L1Base:
+    _attachment: Attachment
+
+    def put(self, value: bytes, /) -> bytes: ...
+    def get(self, id: bytes, /) -> bytes | None: ...
+
+def bind(
+    *, commit: type[Commit], workspace: type[Workspace], large: int, read_size_max: int, read_count_max: int
+) -> None: ...
 def make_commit(record: bytes, attachment: Attachment, /) -> Commit: ...

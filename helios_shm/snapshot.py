@@ -93,8 +93,8 @@ class Snapshot(hot.SnapshotBase, Mapping[str, bytes]):
 
     # --- single entries ---
 
-    def __getitem__(self, path: str, /) -> bytes:
-        """The value of a path. Raises KeyError. Cost: a dict look-up when read before, else one C call."""
+    def _look_up(self, path: str) -> bytes:
+        """``snapshot[path]``, whatever the path is and wherever its value is. Raises KeyError."""
         value = self._read.get(path)
         if value is not None:
             return value
@@ -145,7 +145,8 @@ class Snapshot(hot.SnapshotBase, Mapping[str, bytes]):
         check(n if n != lib.HS_MISSING else 0, f"path {path!r} of snapshot {self.id}")
         return attachment.load_value(call.missing[:], int(call.c.size))
 
-    def __contains__(self, path: object) -> bool:
+    def _contains(self, path: object) -> bool:
+        """``path in snapshot``, whatever the path is and wherever the tree's nodes are."""
         if not isinstance(path, str):
             return False
         try:
@@ -241,45 +242,48 @@ class Snapshot(hot.SnapshotBase, Mapping[str, bytes]):
             attachment.pool.append(call)
 
     def _scan_keys(self, bounds: Bounds, reverse: bool) -> Iterator[str]:
-        flags = lib.HS_SCAN_KEYS | (lib.HS_SCAN_REVERSE if reverse else 0)
-        for batch in self._batches(bounds, lib.hs_scan, (self._root,), flags):
-            yield from _batch_keys(batch)
+        return self._scan(*bounds, reverse, False)
 
     def _scan_items(self, bounds: Bounds, reverse: bool) -> Iterator[tuple[str, bytes]]:
-        flags = lib.HS_SCAN_REVERSE if reverse else 0
-        for batch in self._batches(bounds, lib.hs_scan, (self._root,), flags):
-            yield from zip(_batch_keys(batch), self._batch_values(batch), strict=True)
+        return self._scan(*bounds, reverse, True)
 
-    def _batches(
-        self, bounds: Bounds, function: Any, roots: tuple[bytes, ...], flags: int | None
-    ) -> Iterator[Any]:
-        """Batches of a range, one C call each; what is missing is brought from L2 in between."""
-        attachment = self._attachment
-        start, stop = bounds
-        if stop is not None and start >= stop:
-            return
-        reverse = flags is not None and bool(flags & lib.HS_SCAN_REVERSE)
-        extra = () if flags is None else (flags,)
-        batch = attachment.take_batch()
+    def _scan_slowly(
+        self, start: bytes, stop: bytes | None, reverse: bool, items: bool
+    ) -> tuple[list[str], list[bytes] | None, bool]:
+        """The next batch of a range, wherever it is: paths, their values if these are wanted too, and whether there
+        may be more. After a node was brought from L2, perhaps an empty one."""
+        flags = (lib.HS_SCAN_REVERSE if reverse else 0) | (0 if items else lib.HS_SCAN_KEYS)
+        batch = self._attachment.take_batch()
         try:
-            status = lib.HS_MORE
-            while status != lib.HS_OK:
-                call = attachment.call()
-                try:
-                    end = ffi.NULL if stop is None else stop
-                    status = function(call.c, *roots, start, len(start), end, len(stop or b""), *extra, batch)
-                    if status == lib.HS_MISSING:
-                        attachment.resolve(call)
-                    else:
-                        check(status, f"snapshot {self.id}")
-                finally:
-                    attachment.pool.append(call)
-                if batch.count:
-                    last = _last_key(batch)
-                    start, stop = (start, last) if reverse else (last + b"\0", stop)
-                    yield batch
+            more = self._fill(batch, lib.hs_scan, (self._root,), start, stop, flags)
+            if not batch.count:
+                return [], [], more
+            return _batch_keys(batch), list(self._batch_values(batch)) if items else None, more
         finally:
-            attachment.give_batch(batch)
+            self._attachment.give_batch(batch)
+
+    def _fill(
+        self,
+        batch: Any,
+        function: Any,
+        roots: tuple[bytes, ...],
+        start: bytes,
+        stop: bytes | None,
+        *flags: int,
+    ) -> bool:
+        """One C call that fills a batch; a node that is missing is brought from L2. Returns: may there be more?"""
+        attachment = self._attachment
+        call = attachment.call()
+        try:
+            end = ffi.NULL if stop is None else stop
+            status = function(call.c, *roots, start, len(start), end, len(stop or b""), *flags, batch)
+            if status == lib.HS_MISSING:
+                attachment.resolve(call)
+            else:
+                check(status, f"snapshot {self.id}")
+            return bool(status != lib.HS_OK)
+        finally:
+            attachment.pool.append(call)
 
     def _batch_values(self, batch: Any) -> Iterator[bytes]:
         count = batch.count
@@ -296,8 +300,8 @@ class Snapshot(hot.SnapshotBase, Mapping[str, bytes]):
 
     # --- forking and comparing ---
 
-    def fork(self) -> Workspace:
-        """A private, changeable copy: O(1), whatever the size. Its commits are detached from any branch."""
+    def _fork(self) -> Workspace:
+        """``fork`` of a snapshot whose store may be closed."""
         attachment = self._attachment
         if attachment._closed:
             attachment.acquire()  # raises ClosedError
@@ -317,13 +321,25 @@ class Snapshot(hot.SnapshotBase, Mapping[str, bytes]):
             raise NotFoundError(f"snapshot {other.id} is in another store, {other._attachment.paths.root}")
         found: tuple[list[str], list[str], list[str]] = ([], [], [])
         if self._root != other._root:
-            bounds = bounds_of(prefix, None, None)
-            for batch in self._batches(bounds, lib.hs_diff, (self._root, other._root), None):
-                forms = ffi.buffer(batch.forms, batch.count)[:]
-                for form, key in zip(forms, _batch_keys(batch), strict=True):
+            for forms, keys in self._diff_batches(other, bounds_of(prefix, None, None)):
+                for form, key in zip(forms, keys, strict=True):
                     found[form].append(key)
         added, changed, removed = found
         return Diff(self, other, tuple(added), tuple(changed), tuple(removed))
+
+    def _diff_batches(self, other: Snapshot, bounds: Bounds) -> Iterator[tuple[bytes, list[str]]]:
+        """For each batch: what became of each path (0 added, 1 changed, 2 removed), and the paths."""
+        start, stop = bounds
+        batch = self._attachment.take_batch()
+        try:
+            more = True
+            while more:
+                more = self._fill(batch, lib.hs_diff, (self._root, other._root), start, stop)
+                if batch.count:
+                    yield ffi.buffer(batch.forms, batch.count)[:], _batch_keys(batch)
+                    start = _last_key(batch) + b"\0"
+        finally:
+            self._attachment.give_batch(batch)
 
 
 def _batch_keys(batch: Any) -> list[str]:

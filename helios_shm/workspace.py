@@ -457,4 +457,10 @@ def _form(attachment: Attachment, edit: Edit) -> tuple[int, bytes]:
 
 
 bind_workspace(Workspace)
-hot.bind(commit=Commit, large=_LARGE)
+hot.bind(
+    commit=Commit,
+    workspace=Workspace,
+    large=_LARGE,
+    read_size_max=config.READ_VALUE_BYTES_MAX,
+    read_count_max=config.READ_VALUES_MAX,
+)

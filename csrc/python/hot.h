@@ -18,7 +18,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <structmember.h>
-#include "helios_shm.h"
+#include "../hs_engine.h"
 
 typedef struct hot_attachment {
     PyObject_HEAD PyObject *pool; /* list of Call: those that nobody uses */
@@ -55,21 +55,52 @@ typedef struct hot_workspace {
 } hot_workspace;
 
 extern PyTypeObject hot_attachment_type, hot_call_type, hot_branch_type, hot_snapshot_type, hot_commit_type,
-    hot_workspace_type;
+    hot_workspace_type, hot_scan_type, hot_l1_type;
 
 /* The call at the end of an attachment's pool, which stays there; NULL: take the other way. No exception is set. */
 hs_call *hot_peek_call(PyObject *attachment);
+
+/* The engine's mutex, if it is free. While it is held, the collector rests: a finaliser that it ran might want the same
+ * mutex, and wait for ever. Ended by hot_unlock. */
+typedef struct hot_lock {
+    hs_engine *engine;
+    int collects;
+} hot_lock;
+static inline bool hot_try_lock(hot_lock *lock, hs_engine *engine) {
+    if (!hs_engine_try_lock(engine)) return false;
+    *lock = (hot_lock){engine, PyGC_Disable()};
+    return true;
+}
+static inline void hot_unlock(const hot_lock *lock) {
+    hs_engine_unlock(lock->engine);
+    if (lock->collects) PyGC_Enable();
+}
+
+/* A snapshot's root id; NULL: it has none yet. */
+static inline const uint8_t *hot_root(const hot_snapshot *snapshot) {
+    if (snapshot->attachment == NULL || snapshot->root == NULL || !PyBytes_Check(snapshot->root)) return NULL;
+    return PyBytes_GET_SIZE(snapshot->root) == 32 ? (const uint8_t *)PyBytes_AS_STRING(snapshot->root) : NULL;
+}
+
+/* The method SnapshotBase._scan. */
+PyObject *hot_scan_make(PyObject *snapshot, PyObject *const *args, Py_ssize_t count);
 
 /* A Commit of a record's bytes. */
 PyObject *hot_commit_make(PyObject *record, PyObject *attachment);
 
 /* Once, before the types are made ready. -1 with an exception. */
 int hot_workspace_init(void);
+int hot_snapshot_init(void);
+int hot_scan_init(void);
+int hot_l1_init(void);
+
+#define HOT_VALUE_SIZE_MAX 65536 /* larger ones are copied without the GIL */
 
 /* What the Python classes above this module are, told once by `bind`. */
 typedef struct hot_bound {
-    PyTypeObject *commit; /* Commit, whose instances C makes */
-    Py_ssize_t large;     /* values of so many bytes are handed over in another form */
+    PyTypeObject *commit, *workspace;         /* Commit and Workspace, whose instances C makes */
+    Py_ssize_t large;                         /* values of so many bytes are handed over in another form */
+    Py_ssize_t read_size_max, read_count_max; /* values that a snapshot remembers: their size, and how many */
 } hot_bound;
 extern hot_bound hot_bound_types;
 #endif

@@ -129,23 +129,29 @@ static PyObject *make_commit(PyObject *Py_UNUSED(module), PyObject *const *args,
 }
 
 static PyObject *bind(PyObject *Py_UNUSED(module), PyObject *args, PyObject *named) {
-    static char *names[] = {"commit", "large", NULL};
-    PyTypeObject *commit;
-    Py_ssize_t large;
-    if (!PyArg_ParseTupleAndKeywords(args, named, "$O!n:bind", names, &PyType_Type, &commit, &large))
+    static char *names[] = {"commit", "workspace", "large", "read_size_max", "read_count_max", NULL};
+    hot_bound bound;
+    if (!PyArg_ParseTupleAndKeywords(args, named, "$O!O!nnn:bind", names, &PyType_Type, &bound.commit,
+                                     &PyType_Type, &bound.workspace, &bound.large, &bound.read_size_max,
+                                     &bound.read_count_max))
         return NULL;
-    if (!PyType_IsSubtype(commit, &hot_commit_type)) {
-        PyErr_SetString(PyExc_TypeError, "commit is a subclass of CommitBase");
+    if (!PyType_IsSubtype(bound.commit, &hot_commit_type) ||
+        !PyType_IsSubtype(bound.workspace, &hot_workspace_type)) {
+        PyErr_SetString(PyExc_TypeError, "commit is a subclass of CommitBase, workspace of WorkspaceBase");
         return NULL;
     }
-    Py_XSETREF(hot_bound_types.commit, (PyTypeObject *)Py_NewRef(commit));
-    hot_bound_types.large = large;
+    Py_INCREF(bound.commit);
+    Py_INCREF(bound.workspace);
+    hot_bound before = hot_bound_types;
+    hot_bound_types = bound;
+    Py_XDECREF(before.commit);
+    Py_XDECREF(before.workspace);
     Py_RETURN_NONE;
 }
 
 static PyMethodDef functions[] = {
     {"bind", (PyCFunction)(void (*)(void))bind, METH_VARARGS | METH_KEYWORDS,
-     "bind(*, commit, large)\n--\n\nTell the module what the Python classes above it are."},
+     "bind(*, commit, workspace, large, read_size_max, read_count_max)\n--\n\nTell the module what the Python classes above it are."},
     {"make_commit", (PyCFunction)(void (*)(void))make_commit, METH_FASTCALL,
      "make_commit(record, attachment, /)\n--\n\nThe Commit that a record's bytes describe."},
     {0}};
@@ -162,10 +168,16 @@ PyMODINIT_FUNC PyInit__hot(void) {
     static const struct {
         const char *name;
         PyTypeObject *type;
-    } types[] = {{"AttachmentBase", &hot_attachment_type}, {"CallBase", &hot_call_type},
-                 {"BranchBase", &hot_branch_type},         {"SnapshotBase", &hot_snapshot_type},
-                 {"CommitBase", &hot_commit_type},         {"WorkspaceBase", &hot_workspace_type}};
-    if (hot_workspace_init() < 0) return NULL;
+    } types[] = {{"AttachmentBase", &hot_attachment_type},
+                 {"CallBase", &hot_call_type},
+                 {"BranchBase", &hot_branch_type},
+                 {"SnapshotBase", &hot_snapshot_type},
+                 {"CommitBase", &hot_commit_type},
+                 {"WorkspaceBase", &hot_workspace_type},
+                 {"Scan", &hot_scan_type},
+                 {"L1Base", &hot_l1_type}};
+    if (hot_workspace_init() < 0 || hot_snapshot_init() < 0 || hot_scan_init() < 0 || hot_l1_init() < 0)
+        return NULL;
     PyObject *module = PyModule_Create(&definition);
     for (size_t i = 0; module != NULL && i < sizeof types / sizeof *types; i++) {
         if (PyType_Ready(types[i].type) == 0 &&

@@ -1,5 +1,17 @@
-/* hot_snapshot.c - SnapshotBase: the fields of a snapshot. See hot.h. */
+/* hot_snapshot.c - SnapshotBase: reading a value, looking whether a path is there, forking. See hot.h.
+ *
+ *   snapshot[path]       read before; else out of the tree and L1, into a fresh bytes object    else  _look_up(path)
+ *   path in snapshot     read before; else found in the tree, or not                            else  _contains(path)
+ *   snapshot.fork()                                                                             else  _fork()
+ *
+ * "Else": a path that is no plain str, a node or value that only L2 has, values that are large or encoded, an absent path,
+ * and what hot.h names. */
 #include "hot.h"
+#include "../hs_read.h"
+
+static PyObject *name_look_up, *name_contains, *name_fork, *name_forget_on_close;
+
+/* --- fields --- */
 
 static int traverse(hot_snapshot *self, visitproc visit, void *arg) {
     Py_VISIT(self->attachment);
@@ -20,10 +32,130 @@ static void dealloc(hot_snapshot *self) {
     Py_TYPE(self)->tp_free(self);
 }
 
+/* --- single entries --- */
+
+/* A path's bytes in the tree, kept by the str itself; NULL for a lone surrogate. */
+static const uint8_t *key_of(PyObject *path, size_t *size) {
+    Py_ssize_t bytes;
+    const char *key = PyUnicode_AsUTF8AndSize(path, &bytes);
+    if (key == NULL)
+        PyErr_Clear();
+    else
+        *size = (size_t)bytes;
+    return (const uint8_t *)key;
+}
+
+/* Find a path, with the mutex held on return if the result is HS_OK. HS_WAIT: nothing was looked at. */
+static int find(hot_snapshot *self, PyObject *path, hs_call **call, hot_lock *lock, hs_value *value) {
+    size_t size;
+    const uint8_t *root = hot_root(self), *key;
+    if (root == NULL || (*call = hot_peek_call(self->attachment)) == NULL) return HS_WAIT;
+    if ((key = key_of(path, &size)) == NULL || !hot_try_lock(lock, (*call)->engine)) return HS_WAIT;
+    int status = hs_read_find(*call, root, key, size, value);
+    if (status != HS_OK) hot_unlock(lock);
+    return status;
+}
+
+/* NULL without an exception: the other way. */
+static PyObject *value_read(hot_snapshot *self, PyObject *path) {
+    hs_call *call;
+    hot_lock lock;
+    hs_value found;
+    if (find(self, path, &call, &lock, &found) != HS_OK) return NULL;
+    PyObject *value = NULL;
+    if (found.size <= HOT_VALUE_SIZE_MAX) value = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)found.size);
+    if (value != NULL) {
+        uint8_t *to = (uint8_t *)PyBytes_AS_STRING(value);
+        if (hs_read_value(call, &found, to, (size_t)found.size) != (int64_t)found.size) Py_CLEAR(value);
+    }
+    hot_unlock(&lock);
+    if (value == NULL) PyErr_Clear();
+    return value;
+}
+
+/* Keep a small value; whoever keeps any is told when the attachment is closed. */
+static int remember(hot_snapshot *self, PyObject *path, PyObject *value) {
+    if (PyBytes_GET_SIZE(value) > hot_bound_types.read_size_max) return 0;
+    if (PyDict_GET_SIZE(self->read) == 0) {
+        PyObject *done = PyObject_CallMethodOneArg(self->attachment, name_forget_on_close, (PyObject *)self);
+        if (done == NULL) return -1;
+        Py_DECREF(done);
+    } else if (PyDict_GET_SIZE(self->read) >= hot_bound_types.read_count_max) {
+        PyDict_Clear(self->read);
+    }
+    return PyDict_SetItem(self->read, path, value);
+}
+
+static PyObject *get_item(hot_snapshot *self, PyObject *path) {
+    if (PyUnicode_CheckExact(path) && self->read != NULL && PyDict_CheckExact(self->read)) {
+        PyObject *value = PyDict_GetItemWithError(self->read, path);
+        if (value != NULL) return Py_NewRef(value);
+        if (PyErr_Occurred()) return NULL;
+        value = value_read(self, path);
+        if (value != NULL) {
+            if (remember(self, path, value) < 0) Py_CLEAR(value);
+            return value;
+        }
+    }
+    return PyObject_CallMethodOneArg((PyObject *)self, name_look_up, path);
+}
+
+static int contains(hot_snapshot *self, PyObject *path) {
+    if (PyUnicode_CheckExact(path)) {
+        hs_call *call;
+        hot_lock lock;
+        hs_value found;
+        int status = find(self, path, &call, &lock, &found);
+        if (status == HS_OK) hot_unlock(&lock);
+        if (status == HS_OK || status == HS_NOT_FOUND) return status == HS_OK;
+    }
+    PyObject *answer = PyObject_CallMethodOneArg((PyObject *)self, name_contains, path);
+    int is_there = answer == NULL ? -1 : PyObject_IsTrue(answer);
+    Py_XDECREF(answer);
+    return is_there;
+}
+
+/* --- forking --- */
+
+static PyObject *fork_make(hot_snapshot *self) {
+    PyTypeObject *type = hot_bound_types.workspace;
+    hot_workspace *workspace = (hot_workspace *)type->tp_alloc(type, 0);
+    if (workspace == NULL) return NULL;
+    workspace->attachment = Py_NewRef(self->attachment);
+    workspace->branch = Py_NewRef(Py_None);
+    workspace->base_snapshot = Py_NewRef((PyObject *)self);
+    workspace->base_size = 32;
+    memcpy(workspace->base, PyBytes_AS_STRING(self->root), 32);
+    workspace->edits = PyDict_New();
+    if (workspace->edits == NULL) Py_CLEAR(workspace);
+    return (PyObject *)workspace;
+}
+
+static PyObject *fork_(hot_snapshot *self, PyObject *Py_UNUSED(none)) {
+    if (hot_root(self) != NULL && hot_bound_types.workspace != NULL &&
+        hot_peek_call(self->attachment) != NULL)
+        return fork_make(self);
+    return PyObject_CallMethodNoArgs((PyObject *)self, name_fork);
+}
+
+/* --- the type --- */
+
 static PyMemberDef members[] = {{"_attachment", T_OBJECT_EX, offsetof(hot_snapshot, attachment), 0, NULL},
                                 {"_root", T_OBJECT_EX, offsetof(hot_snapshot, root), 0, NULL},
                                 {"_read", T_OBJECT_EX, offsetof(hot_snapshot, read), 0, NULL},
                                 {0}};
+
+static PyMappingMethods mapping = {.mp_subscript = (binaryfunc)get_item};
+static PySequenceMethods sequence = {.sq_contains = (objobjproc)contains};
+
+static PyMethodDef methods[] = {
+    {"fork", (PyCFunction)(void (*)(void))fork_, METH_NOARGS,
+     "fork($self)\n--\n\n"
+     "A private, changeable copy: O(1), whatever the size. Its commits are detached from any branch."},
+    {"_scan", (PyCFunction)(void (*)(void))hot_scan_make, METH_FASTCALL,
+     "_scan($self, start, stop, reverse, items, /)\n--\n\n"
+     "Iterate over the paths of a range, or over (path, value)."},
+    {0}};
 
 PyTypeObject hot_snapshot_type = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "helios_shm._hot.SnapshotBase",
@@ -34,4 +166,15 @@ PyTypeObject hot_snapshot_type = {
     .tp_clear = (inquiry)clear,
     .tp_dealloc = (destructor)dealloc,
     .tp_members = members,
+    .tp_methods = methods,
+    .tp_as_mapping = &mapping,
+    .tp_as_sequence = &sequence,
 };
+
+int hot_snapshot_init(void) {
+    name_look_up = PyUnicode_InternFromString("_look_up");
+    name_contains = PyUnicode_InternFromString("_contains");
+    name_fork = PyUnicode_InternFromString("_fork");
+    name_forget_on_close = PyUnicode_InternFromString("forget_on_close");
+    return name_look_up && name_contains && name_fork && name_forget_on_close ? 0 : -1;
+}
