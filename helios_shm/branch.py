@@ -23,7 +23,7 @@ from .commit import EPOCH, Commit
 from .errors import CapacityError, CorruptError, ExistsError, NotFoundError
 from .l2 import BranchRow
 from .mapping import encode_path
-from .record import RecordHead, record_head
+from .record import RECORD_ROOT, RecordHead, is_deleted, is_of, record_head, sequence_of
 from .snapshot import Snapshot, make_snapshot
 from .types import JSON
 from .workspace import Said, Workspace, continued, entry_of, read_only_error, silence
@@ -142,7 +142,7 @@ class Branch(hot.BranchBase):
             record = bytes(call.data[: check(n, f"a commit record of branch {self._name!r}")])
         finally:
             attachment.pool.append(call)
-        if record_head(record).name != self._name:
+        if not is_of(record, self._name.encode()):
             raise CorruptError(
                 f"branch {self._name!r}: the head word {word:#x} leads to another branch's record"
             )
@@ -151,7 +151,7 @@ class Branch(hot.BranchBase):
     def _live_record(self) -> bytes | None:
         """The head's record, if the branch exists."""
         record = self._head_record()
-        return None if record is None or record_head(record).deleted else record
+        return None if record is None or is_deleted(record) else record
 
     def _existing(self) -> bytes:
         record = self._live_record()
@@ -165,7 +165,7 @@ class Branch(hot.BranchBase):
     def head(self) -> Snapshot:
         """The newest committed state; the empty state before the first commit. Cost: one C call."""
         record = self._live_record()
-        return make_snapshot(self._attachment, empty_root() if record is None else record_head(record).root)
+        return make_snapshot(self._attachment, empty_root() if record is None else record[RECORD_ROOT])
 
     @property
     def last_commit(self) -> Commit:
@@ -353,8 +353,8 @@ class Branch(hot.BranchBase):
         deadline = Deadline(timeout)
         record = self._live_record()
         if after is None:
-            after = 0 if record is None else record_head(record).sequence
-        while record is None or record_head(record).sequence <= after:
+            after = 0 if record is None else sequence_of(record)
+        while record is None or sequence_of(record) <= after:
             if deadline.passed():
                 return None
             call = attachment.call()

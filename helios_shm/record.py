@@ -14,6 +14,10 @@ RECORD = struct.Struct("<BBHHHII 32sQ QQQ qQQQ IIII 32s32s")
 RECORD_ROOT = slice(16, 48)
 RECORD_BASE = slice(16, 56)
 DELETED, HAS_PARENT, HAS_SECOND = 1, 2, 4
+# Single fields of a record that the core has found whole, for paths on which RecordHead costs too much.
+_FLAGS_AT = 2
+_NAME_SIZE = slice(4, 6)
+_SEQUENCE = slice(72, 80)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +59,18 @@ def record_head(record: bytes) -> RecordHead:
         sequence=fields[11],
         time_ns=fields[12],
     )
+
+
+def is_deleted(record: bytes) -> bool:
+    """Does this record say that its branch was deleted?"""
+    return bool(record[_FLAGS_AT] & DELETED)
+
+
+def sequence_of(record: bytes) -> int:
+    return int.from_bytes(record[_SEQUENCE], "little")
+
+
+def is_of(record: bytes, name: bytes) -> bool:
+    """Is it a record of the branch of this name?"""
+    size = int.from_bytes(record[_NAME_SIZE], "little")
+    return record[RECORD.size : RECORD.size + size] == name
