@@ -13,6 +13,7 @@ out copies only. Nobody but LMDB itself opens ``lock.mdb``.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import functools
 import os
@@ -46,6 +47,7 @@ _DATABASES = (b"packs", b"log", b"branches", b"meta")
 _META_NUMBER_MAX = 1 << 63
 _PACKS_MAX = 1 << 62  # no store has so many, and what is counted from one still fits
 _SERIAL_LAST = (1 << 64) - 1
+LOG_BLOCKS_BYTES_MAX = 4 << 20  # that a reader keeps: of 200 bytes each, 20 000 records
 
 PACK_HEADER = struct.Struct("<QIIQQ")  # magic, version, count, payload bytes, reserved
 PACK_ROW = struct.Struct("<32sIIQBB6x")  # id, offset, stored, raw, kind, codec
@@ -468,6 +470,36 @@ def _packs_between(txn: Any, packs: Any, low: int, high: int) -> Iterator[tuple[
             found = cursor.next()
 
 
+class _LogBlocks:
+    """Blocks of the log that were read and validated: a block is never written over, and one look-up asks for a
+    single record of it. When they are more than LOG_BLOCKS_BYTES_MAX all are forgotten. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._keys: list[tuple[str, int]] = []  # of branch and first serial, sorted
+        self._records: dict[tuple[str, int], list[memoryview]] = {}
+        self._bytes = 0
+
+    def find(self, name: str, serial: int) -> tuple[int, list[memoryview]] | None:
+        """(first serial, records) of the block that has this serial."""
+        at = bisect.bisect_right(self._keys, (name, serial))
+        if at == 0:
+            return None
+        key = self._keys[at - 1]
+        records = self._records[key]
+        return (key[1], records) if key[0] == name and serial < key[1] + len(records) else None
+
+    def add(self, name: str, first: int, records: list[memoryview], size: int) -> None:
+        """Keep a validated block; ``records`` are views of it, ``size`` is its bytes."""
+        key = (name, first)
+        if key in self._records:
+            return
+        if self._bytes + size > LOG_BLOCKS_BYTES_MAX:
+            self._keys, self._records, self._bytes = [], {}, 0
+        bisect.insort(self._keys, key)
+        self._records[key] = records
+        self._bytes += size
+
+
 class _Shared:
     """The environment of one store in this process: LMDB allows one, however many readers there are."""
 
@@ -516,6 +548,7 @@ class Reader:
         self._lock_file = lock
         self._locator: Locator | None = None
         self._supplement = _Supplement()
+        self._log_blocks = _LogBlocks()
         self._boot_id = boot_id()
         self._closed = False
         with translated(f"opening {store.db}"):
@@ -558,6 +591,8 @@ class Reader:
                     self._shared.close()
                 del _shared[self._key]
         self._locator = None
+        with self._lock:
+            self._log_blocks = _LogBlocks()
 
     def abandon(self) -> None:
         """In a forked child: forget it. Nothing in it is the parent's, so this is ``close``."""
@@ -738,18 +773,33 @@ class Reader:
     def records(self, name: str, serial: int) -> Iterator[bytes]:
         """Commit records of a branch, from this serial downwards to 1, newest first; stops where L2 has no more.
 
-        No transaction stays open between two records. Raises CorruptError for a block whose sum fails.
+        No transaction stays open between two records. Raises CorruptError for a block whose sum fails, as it is read;
+        the last few are kept.
         """
         while serial > 0:
-            block = self._log_block(name, serial)
-            if block is None:
+            found = self._log_records(name, serial)
+            if found is None:
                 return
-            first, records = log_records(block, name, f"log of branch {name!r} around serial {serial}")
-            if not first <= serial < first + len(records):
-                return
+            first, records = found
             for place in range(serial - first, -1, -1):
                 yield bytes(records[place])
             serial = first - 1
+
+    def _log_records(self, name: str, serial: int) -> tuple[int, list[memoryview]] | None:
+        """(first serial, records) of the block that has this serial; None: no block has it."""
+        with self._lock:
+            found = self._log_blocks.find(name, serial)
+        if found is not None:
+            return found
+        block = self._log_block(name, serial)
+        if block is None:
+            return None
+        first, records = log_records(block, name, f"log of branch {name!r} around serial {serial}")
+        if not first <= serial < first + len(records):
+            return None
+        with self._lock:
+            self._log_blocks.add(name, first, records, len(block))
+        return first, records
 
     def _log_block(self, name: str, serial: int) -> bytes | None:
         """The block with the greatest first serial that is not above ``serial``."""

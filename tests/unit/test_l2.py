@@ -475,6 +475,42 @@ def test_records_come_newest_first_over_all_blocks(store: StorePaths, writer: Wr
     reader.close()
 
 
+def test_blocks_of_the_log_are_kept_and_forgotten(
+    store: StorePaths, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is kept, each record is found, and of the right branch; a closed reader gives none."""
+    names = ("a", "main", "main2")
+    expected = {name: [record_of(name, serial) for serial in range(1, 13)] for name in names}
+    with writer.transaction() as batch:
+        for name, all_of_it in expected.items():
+            for first in (1, 2, 6, 11):
+                last = {1: 1, 2: 5, 6: 10, 11: 12}[first]
+                batch.put_log(name, first, block_of(first, all_of_it[first - 1 : last]))
+    writer.close()
+    read: list[tuple[str, int]] = []
+    validate = l2.log_records
+    monkeypatch.setattr(l2, "log_records", lambda *of: (read.append((of[1], 0)), validate(*of))[1])
+    reader = Reader(store)
+    for _ in range(2):
+        for name, all_of_it in expected.items():
+            for serial in (12, 1, 5, 2, 6, 11, 10):
+                assert next(reader.records(name, serial)) == all_of_it[serial - 1]
+                assert list(reader.records(name, serial)) == all_of_it[:serial][::-1]
+            assert list(reader.records(name, 13)) == []
+    assert len(read) == 12 + 2 * 3  # each block once, and the last of each branch for what it does not have
+    monkeypatch.setattr(l2, "LOG_BLOCKS_BYTES_MAX", 1500)
+    small = Reader(store)
+    read.clear()
+    for name, all_of_it in expected.items():
+        assert list(small.records(name, 12)) == all_of_it[::-1]
+        assert list(small.records(name, 12)) == all_of_it[::-1]
+    assert 12 < len(read) <= 24
+    for one in (reader, small):
+        one.close()
+        with pytest.raises(ClosedError):
+            next(one.records("main", 12))
+
+
 def test_a_damaged_log_block_is_corrupt(store: StorePaths, writer: Writer) -> None:
     block = bytearray(block_of(1, [b"record"]))
     block[30] ^= 1
