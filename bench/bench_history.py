@@ -48,16 +48,16 @@ def name_of(number: int) -> str:
 
 
 class History:
-    """KEYS files in the first commit, then another value for one of them in each."""
+    """`keys` files in the first commit, then another value for one of them in each."""
 
-    def __init__(self, commits: int) -> None:
-        self.commits = commits
-        self.first = dict(zip(map(name_of, range(KEYS)), Values(SIZE, seed=7).take(KEYS), strict=True))
+    def __init__(self, commits: int, keys: int = KEYS) -> None:
+        self.commits, self.keys = commits, keys
+        self.first = dict(zip(map(name_of, range(keys)), Values(SIZE, seed=7).take(keys), strict=True))
         self.values = Values(SIZE, seed=8).take(commits - 1)
 
     def changes(self) -> Iterator[tuple[str, bytes]]:
         """What the commits after the first change."""
-        return ((name_of(number * 37 % KEYS), value) for number, value in enumerate(self.values))
+        return ((name_of(number * 37 % self.keys), value) for number, value in enumerate(self.values))
 
     def picks(self, depth: int, seed: int) -> Callable[[int], Items]:
         """Inputs: commits about so deep, and a path to read in each."""
@@ -66,7 +66,9 @@ class History:
         newest = min(self.commits, oldest + max(1, depth // 20))
 
         def inputs(count: int) -> list[Picked]:
-            return [(choose.randint(oldest, newest), name_of(choose.randrange(KEYS))) for _ in range(count)]
+            return [
+                (choose.randint(oldest, newest), name_of(choose.randrange(self.keys))) for _ in range(count)
+            ]
 
         return inputs
 
@@ -148,10 +150,15 @@ class Icechunk(AbstractContextManager["Icechunk"]):
         self.repository = icechunk.Repository.create(icechunk.local_filesystem_storage(str(path)))
         session = self.repository.writable_session("main")
         array = self.zarr.create_array(
-            session.store, name="state", shape=(KEYS, SIZE), chunks=(1, SIZE), dtype="u1", compressors=None
+            session.store,
+            name="state",
+            shape=(history.keys, SIZE),
+            chunks=(1, SIZE),
+            dtype="u1",
+            compressors=None,
         )
         names = list(history.first)
-        array[:] = numpy.frombuffer(b"".join(history.first.values()), dtype="u1").reshape(KEYS, SIZE)
+        array[:] = numpy.frombuffer(b"".join(history.first.values()), dtype="u1").reshape(history.keys, SIZE)
         self.ids = [session.commit("state")]
         self.rows = {name: row for row, name in enumerate(names)}
         for name, value in history.changes():
@@ -363,9 +370,9 @@ def from_disk(
 
 def shallow(setting: Setting, kind: type[Icechunk] | type[Prolly], commits: int) -> Row:
     """A peer that is slow to commit, at the depth that it reaches in the time."""
-    history = History(commits)
+    history = History(commits, setting.scale(KEYS, 10))
     with directory(setting.memory) as path, directory(setting.disk) as parent, Lineup() as lineup:
-        peer: Icechunk | Prolly | None = lineup.seat(kind, path, history)
+        peer: Any = lineup.seat(kind, path, history)
         with helios_shm.open(parent / "store") as engine:
             ours = Ours.written(engine, history)
             inputs = history.picks(commits - 1, 4)
