@@ -14,8 +14,11 @@
 #define RECENT         16u
 #define BUCKETS_TRIED  4u
 #define BUCKETS_MIN    256u
-#define EVICTED_A_TRIM 12u /* nodes: more than an operation adds, few enough to be no pause */
-#define SLABS_A_TRIM   2u  /* given up at once after a batch that went over the limit */
+#define EVICTED_A_TRIM 12u                 /* nodes: more than an operation adds, few enough to be no pause */
+#define SLABS_A_TRIM   2u                  /* given up at once after a batch that went over the limit */
+#define IDLE_MAX       (SLABS_A_TRIM + 1u) /* slabs whose memory is kept: as many as one trim can give up */
+#define HEADS_AHEAD    32u /* nodes between a head that is fetched and the node that is evicted */
+#define BUCKETS_AHEAD  16u /* the same for buckets */
 
 struct hs_cache {
     hs_cache_face face; /* must be first */
@@ -25,7 +28,8 @@ struct hs_cache {
     int32_t oldest, current; /* -1: none */
     uint32_t evicted_to;     /* nodes of the oldest slab that were evicted or kept elsewhere already */
     size_t kept;             /* bytes of it that were kept elsewhere */
-    uint8_t *idle;           /* memory of one slab, mapped and unused, or NULL */
+    uint8_t *idle[IDLE_MAX]; /* memory of slabs, mapped and unused */
+    uint32_t idle_count;
     uint64_t *table;
     uint64_t buckets; /* a power of two */
     uint64_t nodes, evicted;
@@ -124,12 +128,21 @@ static void table_remove(hs_cache *cache, uint64_t word) {
     }
 }
 
+/* All zeros; on huge pages once it has their size, since every look-up goes somewhere else in it. */
+static uint64_t *table_make(uint64_t buckets) {
+    size_t size = buckets * 64;
+    uint64_t *table = aligned_alloc(size < SLAB_SIZE_MAX ? 64 : SLAB_SIZE_MAX, size);
+    if (!table) return NULL;
+    if (size >= SLAB_SIZE_MAX) madvise(table, size, MADV_HUGEPAGE);
+    memset(table, 0, size);
+    return table;
+}
+
 /* Twice the buckets. Without memory for it the table stays as it is, and forgets. */
 static void table_grow(hs_cache *cache) {
     uint64_t old_buckets = cache->buckets, *old = cache->table;
-    uint64_t *table = old_buckets < (UINT64_C(1) << 31) ? aligned_alloc(64, old_buckets * 2 * 64) : NULL;
+    uint64_t *table = old_buckets < (UINT64_C(1) << 31) ? table_make(old_buckets * 2) : NULL;
     if (!table) return;
-    memset(table, 0, old_buckets * 2 * 64);
     cache->table = table;
     cache->buckets = old_buckets * 2;
     for (uint64_t i = 0; i < old_buckets * BUCKET_WORDS; i++)
@@ -171,9 +184,8 @@ static int32_t slab_index(hs_cache *cache) {
 static bool slab_begin(hs_cache *cache) {
     int32_t index = slab_index(cache);
     if (index < 0) return false;
-    uint8_t *base = cache->idle ? cache->idle : slab_map(cache->slab_size);
+    uint8_t *base = cache->idle_count ? cache->idle[--cache->idle_count] : slab_map(cache->slab_size);
     if (!base) return false;
-    cache->idle = NULL;
     hs_cache_slab *slab = cache->face.slabs + index;
     slab->base = base;
     slab->filled = slab->nodes = 0;
@@ -194,12 +206,16 @@ static void slab_end(hs_cache *cache) {
     if (cache->oldest < 0) cache->current = -1;
     slab->generation++;
     cache->epoch++;
-    if (cache->idle)
+    if (cache->idle_count == IDLE_MAX)
         munmap(slab->base, cache->slab_size);
     else
-        cache->idle = slab->base;
+        cache->idle[cache->idle_count++] = slab->base;
     slab->base = NULL;
     cache->slabs_in_use--;
+}
+
+static void idle_release(hs_cache *cache) {
+    while (cache->idle_count) munmap(cache->idle[--cache->idle_count], cache->slab_size);
 }
 
 /* --- nodes --- */
@@ -288,14 +304,20 @@ static bool node_keep(hs_cache *cache, hs_cached *old) {
     return true;
 }
 
+static inline void evict_prefetch(const hs_cache *cache, const hs_cache_slab *slab, uint32_t node) {
+    __builtin_prefetch(bucket_of(cache, hs_load_u32(node_of(cache, slab, node)->id), 0), 1);
+}
+
 /* Evict the next nodes of the oldest slab, or keep those used lately in the current one: at most half of the slab, so that each
- * eviction makes room. Cold memory, all of it: what comes next is fetched ahead, heads a call before and buckets a loop before. */
+ * eviction makes room. Cold memory, all of it: what comes next is fetched ahead, first heads (the first ones a call before),
+ * then the buckets that they lead to. */
 static void evict_nodes(hs_cache *cache, uint32_t count) {
     hs_cache_slab slab = cache->face.slabs[cache->oldest]; /* a copy: keeping may move the list of slabs */
     uint32_t from = cache->evicted_to, to = slab.nodes - from > count ? from + count : slab.nodes;
-    for (uint32_t n = from; n < to; n++)
-        __builtin_prefetch(bucket_of(cache, hs_load_u32(node_of(cache, &slab, n)->id), 0), 1);
+    for (uint32_t n = from; n < to && n - from < BUCKETS_AHEAD; n++) evict_prefetch(cache, &slab, n);
     for (uint32_t n = from; n < to; n++) {
+        if (to - n > HEADS_AHEAD) __builtin_prefetch(node_of(cache, &slab, n + HEADS_AHEAD));
+        if (to - n > BUCKETS_AHEAD) evict_prefetch(cache, &slab, n + BUCKETS_AHEAD);
         hs_cached *cached = node_of(cache, &slab, n);
         table_remove(cache, word_of(cache, cached));
         cache->nodes--;
@@ -323,8 +345,7 @@ void hs_cache_trim(hs_cache *cache) {
 }
 
 void hs_cache_after_fork(hs_cache *cache) {
-    if (cache->idle) munmap(cache->idle, cache->slab_size);
-    cache->idle = NULL;
+    idle_release(cache);
     slab_begin(cache); /* without memory for it the old slab goes on */
 }
 
@@ -343,12 +364,11 @@ int hs_cache_new(size_t limit, hs_cache **out) {
     cache->slab_size = slab_size_for(limit);
     cache->oldest = cache->current = -1;
     cache->buckets = BUCKETS_MIN;
-    cache->table = aligned_alloc(64, BUCKETS_MIN * 64);
+    cache->table = table_make(BUCKETS_MIN);
     if (!cache->table || !slab_begin(cache)) {
         hs_cache_free(cache);
         return HS_NO_MEMORY;
     }
-    memset(cache->table, 0, BUCKETS_MIN * 64);
     *out = cache;
     return HS_OK;
 }
@@ -363,7 +383,7 @@ void hs_cache_free(hs_cache *cache) {
     if (!cache) return;
     if (cache->spare.release) cache->spare.release(cache->spare.object);
     while (cache->oldest >= 0) slab_end(cache);
-    if (cache->idle) munmap(cache->idle, cache->slab_size);
+    idle_release(cache);
     free(cache->face.slabs);
     free(cache->table);
     free(cache);

@@ -69,8 +69,10 @@ void hs_cache_prefetch(const hs_cache *cache, const uint8_t id[32]);
 void hs_cache_prefetch_room(const hs_cache *cache, size_t size);
 /* The node of an id, or NULL. */
 hs_cached *hs_cache_get(hs_cache *cache, const uint8_t id[32]);
-/* The node that a link leads to, or NULL if there is none any more. */
+/* The node that a link leads to, or NULL if there is none any more. Peek touches no memory of the node's: it does not count as
+ * used then, which is left to the caller. */
 static inline hs_cached *hs_cache_follow(hs_cache *cache, hs_link link);
+static inline hs_cached *hs_cache_peek(hs_cache *cache, hs_link link);
 hs_link hs_cache_link(const hs_cache *cache, const hs_cached *cached);
 /* Room for a node: links cleared for an inner one, `bytes` to be filled by the caller (node and id too). It is lost unless
  * entered; another reserve takes the same place. NULL: out of memory. */
@@ -104,12 +106,16 @@ typedef struct hs_cache_face {
     hs_cache_slab *slabs;
 } hs_cache_face;
 
-static inline hs_cached *hs_cache_follow(hs_cache *cache, hs_link link) {
+static inline hs_cached *hs_cache_peek(hs_cache *cache, hs_link link) {
     if (link == 0) return NULL;
     const hs_cache_slab *slab = ((const hs_cache_face *)(const void *)cache)->slabs + (uint16_t)(link >> 16);
     if (slab->generation != (uint32_t)(link >> 32)) return NULL;
-    hs_cached *cached = (hs_cached *)(void *)(slab->base + ((link & 0xFFFE) << 5));
-    if (!cached->used) cached->used = 1;
+    return (hs_cached *)(void *)(slab->base + ((link & 0xFFFE) << 5));
+}
+
+static inline hs_cached *hs_cache_follow(hs_cache *cache, hs_link link) {
+    hs_cached *cached = hs_cache_peek(cache, link);
+    if (cached && !cached->used) cached->used = 1;
     return cached;
 }
 #endif
