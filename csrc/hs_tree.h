@@ -11,6 +11,7 @@
  *
  *   hs_tree.c        find, totals, count, scan          hs_tree_walk.[ch]   from id to node; the cursor (internal)
  *   hs_tree_diff.c   diff                               hs_tree_apply.c     many edits; hs_tree_patch.c one edit
+ *   hs_tree_edits.[ch]   edits in order (internal)      hs_tree_spread.[ch] the nodes they lie in (internal)
  *
  * Not thread-safe: the engine's mutex is held. No function trims the cache: whoever begins an operation does. */
 #ifndef HS_TREE_H
@@ -29,6 +30,8 @@ typedef struct hs_node_io {
     int (*load)(void *context, const uint8_t id[32], uint8_t *buffer, size_t *size);
     /* Take a new node. *added: it was not there before. HS_OK, HS_WAIT (no room; offer it again), HS_REAPED ... */
     int (*store)(void *context, const uint8_t id[32], const uint8_t *bytes, size_t size, bool *added);
+    /* This id will be stored soon. May be NULL. */
+    void (*prefetch)(void *context, const uint8_t id[32]);
 } hs_node_io;
 
 typedef struct hs_tree {

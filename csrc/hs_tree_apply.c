@@ -10,6 +10,9 @@
  *                                      is an old node's end, 3 untouched entries before it and after it
  *   edits above  i = new id            - m, r = new id  (say)
  *
+ * Before the first level the edits are dealt out to the old nodes that they lie in (hs_tree_spread.h): a patch finds its node
+ * there. A cursor finds what comes of a stream, and everything once the cache has given up what the spots point to.
+ *
  * A boundary depends on three neighbours on each side, so the rest of the level is what it was. Nodes are staged, hashed
  * together, stored, entered into the cache; then their ids stand in the edits above.
  *
@@ -21,7 +24,7 @@
  * edits; nothing that `mark`, `in`, `out` and the stage hold points into the cache. */
 #include "hs_blake3.h"
 #include "hs_checksum.h"
-#include "hs_tree_walk.h"
+#include "hs_tree_spread.h"
 
 #include <stdlib.h>
 
@@ -30,15 +33,10 @@
 #define STAGE_BYTES (4 * (size_t)HS_NODE_SIZE_MAX)
 #define STAGE_LINKS 2048u
 #define STAGE_BACK  2u /* patched nodes at most that a stream takes back */
+#define SPOTS_AHEAD 8u /* nodes brought near before they are patched */
 #define CHAIN_MAX   (HS_BLAKE3_CHUNK / HS_BLAKE3_BLOCK)
 #define ARENA_BLOCK ((size_t)64 << 10)
 #define KEEP_BYTES  ((size_t)1 << 20) /* larger lists are not kept for the next apply */
-
-/* An edit of the user's, and 8 bytes of its key to sort by. */
-typedef struct edit_ref {
-    uint64_t word;
-    const hs_edit *edit;
-} edit_ref;
 
 /* An edit to level 1 or above. Totals: of the child; `more`: new minus old, modulo 2^64. */
 typedef struct change {
@@ -46,6 +44,7 @@ typedef struct change {
     uint32_t key_size;
     bool remove;
     uint32_t changed; /* edits of the user's that it counts, on the way from level 0 */
+    uint32_t spot;    /* where the node that it changes was found, or HS_SPOT_NONE */
     uint8_t id[32];
     hs_link link;
     uint64_t keys, value_bytes, more_keys, more_bytes;
@@ -101,15 +100,17 @@ struct hs_apply {
     uint8_t base[32];
     uint64_t epoch;
     hs_apply_result result;
-    bool rooted; /* result.root is known */
+    bool started, rooted; /* it ran before; result.root is known */
 
     /* the level */
     unsigned level;
     bool begun, has_old; /* the old tree has this level */
     bool small_known, small;
     size_t count, next;
-    edit_ref *edits, *edits_other; /* level 0 */
-    size_t edits_capacity;
+    hs_edit_list edits; /* level 0 */
+    hs_spread spread;
+    bool spreads;  /* the spots hold: the cache's epoch is the one they were found in */
+    uint32_t spot; /* level 0: that of `next` or one before it */
     change_list in, out;
     arena in_keys, out_keys;
     size_t closed;      /* nodes of this level that were made or walked over */
@@ -175,7 +176,7 @@ static change *out_take(hs_apply *a, const hs_key *key) {
     if (!bytes) return NULL;
     hs_key_copy(key, bytes);
     change *taken = out->items + out->count++;
-    *taken = (change){.key = bytes, .key_size = hs_key_size(key)};
+    *taken = (change){.key = bytes, .key_size = hs_key_size(key), .spot = HS_SPOT_NONE};
     return taken;
 }
 
@@ -195,15 +196,15 @@ static bool ends_push(hs_apply *a, hs_cached *node) {
 
 static inline const uint8_t *edit_key(const hs_apply *a, size_t i, size_t *size) {
     if (a->level == 0) {
-        *size = a->edits[i].edit->key_size;
-        return a->edits[i].edit->key;
+        *size = a->edits.refs[i].edit->key_size;
+        return a->edits.refs[i].edit->key;
     }
     *size = a->in.items[i].key_size;
     return a->in.items[i].key;
 }
 
 static inline bool edit_removes(const hs_apply *a, size_t i) {
-    return a->level == 0 ? a->edits[i].edit->remove : a->in.items[i].remove;
+    return a->level == 0 ? a->edits.refs[i].edit->remove : a->in.items[i].remove;
 }
 
 static uint64_t hash_of(const hs_apply *a, const hs_key *key) {
@@ -229,6 +230,10 @@ static void stage_hash(hs_apply *a, unsigned upto) {
         a->tree->blocks_hashed += hs_blake3_blocks(s->node.size);
     }
     hs_blake3_many(jobs, count);
+    for (unsigned i = a->hashed; i < upto; i++) {
+        hs_cache_prefetch(a->tree->cache, a->stage[i].id);
+        if (a->tree->io.prefetch) a->tree->io.prefetch(a->tree->io.context, a->stage[i].id);
+    }
     a->hashed = upto;
 }
 
@@ -327,6 +332,8 @@ static void out_take_back(hs_apply *a, const uint8_t *key, size_t key_size) {
 /* --- patch: the edits in one node are all new values of keys that are there --- */
 
 typedef struct patch {
+    hs_cached *node;
+    uint32_t spot; /* of the node, or HS_SPOT_NONE */
     unsigned count;
     size_t next; /* first edit behind the node */
     struct {
@@ -345,6 +352,8 @@ static bool level_ends_with(const hs_cursor *cursor) {
  * first insertion or removal goes. */
 static void patch_find(hs_apply *a, patch *p, bool *insertion) {
     const hs_node *node = &hs_cursor_node(&a->cursor)->node;
+    p->node = hs_cursor_node(&a->cursor);
+    p->spot = HS_SPOT_NONE;
     p->count = 0;
     *insertion = false;
     for (p->next = a->next; p->next < a->count; p->next++) {
@@ -365,16 +374,59 @@ static void patch_find(hs_apply *a, patch *p, bool *insertion) {
     }
 }
 
+/* The same for the leaf of a spot, without a cursor; false: it is not a patch. */
+static bool patch_find_leaf(hs_apply *a, patch *p) {
+    const hs_spots *spots = a->spread.levels;
+    while (a->spot > 0 && spots->items[a->spot - 1].end > a->next) a->spot--;
+    while (spots->items[a->spot].end <= a->next) a->spot++;
+    p->node = spots->items[a->spot].node;
+    p->node->used = 1;
+    p->spot = a->spot;
+    p->count = 0;
+    if (spots->count - a->spot > SPOTS_AHEAD) hs_cached_prefetch(spots->items[a->spot + SPOTS_AHEAD].node);
+    for (p->next = a->next; p->next < spots->items[a->spot].end; p->next++) {
+        const hs_edit *edit = a->edits.refs[p->next].edit;
+        bool found;
+        unsigned at = hs_node_find(&p->node->node, edit->key, edit->key_size, &found);
+        if (!found && edit->remove) continue;
+        if (!found || edit->remove) return false;
+        p->items[p->count].at = (uint16_t)at;
+        p->items[p->count++].edit = p->next;
+    }
+    return true;
+}
+
+/* The same for an inner node: the spots of its children's changes say where they stand in it. */
+static bool patch_find_inner(hs_apply *a, patch *p) {
+    const hs_spot *below = a->spread.levels[a->level - 1].items;
+    const hs_spots *spots = a->spread.levels + a->level;
+    const change *next = a->in.items + a->next, *end = a->in.items + a->count;
+    if (next->spot == HS_SPOT_NONE) return false;
+    p->spot = below[next->spot].up;
+    p->node = spots->items[p->spot].node;
+    p->count = 0;
+    if (spots->count - p->spot > SPOTS_AHEAD) hs_cached_prefetch(spots->items[p->spot + SPOTS_AHEAD].node);
+    for (; next < end && next->spot != HS_SPOT_NONE && below[next->spot].up == p->spot; next++) {
+        p->items[p->count].at = below[next->spot].at;
+        p->items[p->count++].edit = (size_t)(next - a->in.items);
+    }
+    p->next = (size_t)(next - a->in.items);
+    if (next == end || next->spot != HS_SPOT_NONE) return true;
+    /* A change of unknown place: is it beyond this node? */
+    hs_key last = hs_node_key(&p->node->node, p->node->node.count - 1u);
+    return p->spot + 1 < spots->count && hs_key_compare(&last, next->key, next->key_size) < 0;
+}
+
 /* Drop the edits that change nothing; *resized: a value takes another number of bytes than before. */
 static void patch_compare(hs_apply *a, patch *p, bool *resized) {
-    const hs_node *node = &hs_cursor_node(&a->cursor)->node;
+    const hs_node *node = &p->node->node;
     unsigned kept = 0, offset = node->values, i = 0;
     *resized = false;
     for (unsigned n = 0; n < p->count; n++) {
         unsigned at = p->items[n].at;
         for (; i < at; i++) offset += hs_node_form_size(node->bytes[hs_node_form_offset(node, i) + 1]);
         hs_value old;
-        const hs_value *value = &a->edits[p->items[n].edit].edit->value;
+        const hs_value *value = &a->edits.refs[p->items[n].edit].edit->value;
         hs_node_value_at(node, at, offset, &old);
         if (hs_value_equal(&old, value)) continue;
         *resized |= hs_node_form_size(hs_value_form(&old)) != hs_node_form_size(hs_value_form(value));
@@ -391,7 +443,7 @@ static uint64_t patch_values(hs_apply *a, const patch *p, const hs_node *node, u
         unsigned at = p->items[n].at;
         for (; i < at; i++) offset += hs_node_form_size(node->bytes[hs_node_form_offset(node, i) + 1]);
         hs_value old;
-        const hs_value *value = &a->edits[p->items[n].edit].edit->value;
+        const hs_value *value = &a->edits.refs[p->items[n].edit].edit->value;
         hs_node_value_at(node, at, offset, &old);
         uint8_t *form = bytes + hs_node_form_offset(node, at);
         form[0] = value->kind;
@@ -411,7 +463,7 @@ static uint64_t patch_rebuild(hs_apply *a, const patch *p, const hs_node *old, u
         e->key = hs_node_key(old, i);
         hs_node_value_at(old, i, offset, &e->value);
         offset += hs_node_form_size(hs_value_form(&e->value));
-        if (n < p->count && p->items[n].at == i) e->value = a->edits[p->items[n++].edit].edit->value;
+        if (n < p->count && p->items[n].at == i) e->value = a->edits.refs[p->items[n++].edit].edit->value;
     }
     hs_node_build(0, &a->entries[0].node, sizeof(entry), old->count, 0, 0, bytes, node);
     return hs_node_value_bytes(node) - hs_node_value_bytes(old);
@@ -431,17 +483,17 @@ static void patch_ids(hs_apply *a, const patch *p, hs_cached *old, uint8_t *byte
 }
 
 static int patch_put(hs_apply *a, const patch *p, bool resized) {
-    hs_cached *cached = hs_cursor_node(&a->cursor);
-    const hs_node *old = &cached->node;
+    const hs_node *old = &p->node->node;
     hs_key last = hs_node_key(old, old->count - 1u);
     change *above = out_take(a, &last);
     if (!above) return HS_NO_MEMORY;
+    above->spot = p->spot;
     uint8_t *bytes = a->bytes + a->stage_filled;
     hs_node node = *old;
     node.bytes = bytes;
     if (!resized) memcpy(bytes, old->bytes, old->size);
     if (a->level)
-        patch_ids(a, p, cached, bytes, above);
+        patch_ids(a, p, p->node, bytes, above);
     else if (resized)
         above->more_bytes = patch_rebuild(a, p, old, bytes, &node);
     else
@@ -577,7 +629,7 @@ static int entry_take_old(hs_apply *a, bool replaced) {
     if (a->level == 0) {
         hs_node_value_at(&cached->node, e->at, a->value_at, &e->node.value);
         if (replaced) {
-            const hs_value *value = &a->edits[a->edit].edit->value;
+            const hs_value *value = &a->edits.refs[a->edit].edit->value;
             e->changed = !hs_value_equal(&e->node.value, value);
             e->node.value = *value;
         }
@@ -602,7 +654,7 @@ static void entry_take_new(hs_apply *a) {
     e->node.key.suffix_size = (uint32_t)size;
     e->node.key.prefix = e->node.key.suffix;
     if (a->level == 0) {
-        e->node.value = a->edits[a->edit].edit->value;
+        e->node.value = a->edits.refs[a->edit].edit->value;
     } else {
         e->change = a->in.items + a->edit;
         e->node.id = e->change->id;
@@ -963,30 +1015,41 @@ static int stream_begin(hs_apply *a) {
 
 /* --- levels --- */
 
+static int patch_do(hs_apply *a, patch *p) {
+    bool resized = false;
+    if (a->level == 0) patch_compare(a, p, &resized);
+    int status = p->count ? patch_put(a, p, resized) : HS_OK;
+    if (status == HS_OK) a->next = p->next;
+    return status;
+}
+
+/* By the cursor. */
+static int patch_seek(hs_apply *a, patch *p, bool *insertion) {
+    size_t size;
+    bool found, on = a->cursor_stands;
+    const uint8_t *key = edit_key(a, a->next, &size);
+    a->cursor_stands = false;
+    int status = on ? hs_cursor_seek_on(&a->cursor, key, size, &found)
+                    : hs_cursor_seek(&a->cursor, a->level, key, size, &found);
+    if (status != HS_OK) return status;
+    patch_find(a, p, insertion);
+    a->cursor_stands = !*insertion;
+    return HS_OK;
+}
+
 /* Edits from `next` on, as far as one node or one stream goes. */
 static int region_run(hs_apply *a) {
     if (a->streaming) return stream_run(a);
     if (!a->counting && a->has_old) {
-        size_t size;
-        bool found, insertion, resized = false;
-        const uint8_t *key = edit_key(a, a->next, &size);
+        patch p;
+        bool insertion = false;
         int status = stage_make_room(a, STAGE_BACK);
         if (status != HS_OK) return status;
-        bool on = a->cursor_stands;
-        a->cursor_stands = false;
-        status = on ? hs_cursor_seek_on(&a->cursor, key, size, &found)
-                    : hs_cursor_seek(&a->cursor, a->level, key, size, &found);
+        if (a->spreads && (a->level ? patch_find_inner(a, &p) : patch_find_leaf(a, &p)))
+            return patch_do(a, &p);
+        status = patch_seek(a, &p, &insertion);
         if (status != HS_OK) return status;
-        patch p;
-        patch_find(a, &p, &insertion);
-        if (!insertion) {
-            if (a->level == 0) patch_compare(a, &p, &resized);
-            status = p.count ? patch_put(a, &p, resized) : HS_OK;
-            if (status != HS_OK) return status;
-            a->cursor_stands = true;
-            a->next = p.next;
-            return HS_OK;
-        }
+        if (!insertion) return patch_do(a, &p);
     }
     if (!a->small_known) {
         int status = level_measure(a);
@@ -1050,85 +1113,31 @@ static int level_run(hs_apply *a) {
     return HS_OK;
 }
 
+/* Deal the edits out to the old tree's nodes, in the first run; later ones go on with it. */
+static int spread_run(hs_apply *a, hs_cached *root) {
+    if (!a->started && a->count > 1 && a->count < HS_SPOT_NONE && root->node.level > 0) {
+        int status = hs_spread_begin(&a->spread, root, &a->edits);
+        if (status != HS_OK) return status;
+        a->spreads = true;
+    }
+    a->started = true;
+    return a->spreads ? hs_spread_run(&a->spread, a->tree, &a->edits) : HS_OK;
+}
+
 int hs_apply_run(hs_apply *a, hs_apply_result *out) {
     hs_cached *root;
     int status = hs_tree_root(a->tree, a->base, &root);
     if (status != HS_OK) return status;
-    if (a->epoch != hs_cache_epoch(a->tree->cache)) a->live = false;
+    if (a->epoch != hs_cache_epoch(a->tree->cache)) a->live = a->spreads = false;
     a->epoch = hs_cache_epoch(a->tree->cache);
     a->cursor_stands = false;
     if (!a->live) status = hs_cursor_open(&a->cursor, a->tree, a->base);
+    if (status == HS_OK) status = spread_run(a, root);
     while (status == HS_OK && !a->rooted) status = level_run(a);
     if (status == HS_OK)
         status = hs_tree_totals(a->tree, a->result.root, &a->result.keys, &a->result.value_bytes);
     if (status == HS_OK) *out = a->result;
     return status;
-}
-
-/* --- edits, sorted --- */
-
-static inline int edit_order(const edit_ref *a, const edit_ref *b) {
-    if (a->word != b->word) return a->word < b->word ? -1 : 1;
-    return hs_bytes_compare(a->edit->key, a->edit->key_size, b->edit->key, b->edit->key_size);
-}
-
-/* Merge sort, runs of `width` at a time; the result is in a->edits. */
-static void edits_sort(hs_apply *a) {
-    size_t count = a->count;
-    bool sorted = true;
-    for (size_t i = 1; i < count && sorted; i++) sorted = edit_order(a->edits + i - 1, a->edits + i) <= 0;
-    for (size_t width = 1; width < count && !sorted; width *= 2) {
-        edit_ref *from = a->edits, *to = a->edits_other;
-        for (size_t start = 0; start < count; start += 2 * width) {
-            size_t middle = start + width < count ? start + width : count;
-            size_t end = middle + width < count ? middle + width : count;
-            for (size_t i = start, left = start, right = middle; i < end; i++) {
-                bool take_left =
-                    right == end || (left < middle && edit_order(from + left, from + right) <= 0);
-                to[i] = from[take_left ? left++ : right++];
-            }
-        }
-        a->edits = to;
-        a->edits_other = from;
-    }
-}
-
-/* The prefix that all keys share is left out of the words. */
-static size_t edits_common_prefix(const hs_edit *edits, size_t count) {
-    size_t common = edits[0].key_size;
-    for (size_t i = 1; i < count && common; i++) {
-        size_t same = 0, most = common < edits[i].key_size ? common : edits[i].key_size;
-        while (same < most && edits[i].key[same] == edits[0].key[same]) same++;
-        common = same;
-    }
-    return common;
-}
-
-static uint64_t edit_word(const hs_edit *edit, size_t from) {
-    uint8_t bytes[8] = {0};
-    size_t rest = edit->key_size - from;
-    memcpy(bytes, edit->key + from, rest < 8 ? rest : 8);
-    return __builtin_bswap64(hs_load_u64(bytes));
-}
-
-static int edits_take(hs_apply *a, const hs_edit *edits, size_t count) {
-    for (size_t i = 0; i < count; i++)
-        if (!hs_edit_is_valid(edits + i)) return HS_ARGUMENT;
-    if (count > a->edits_capacity) {
-        free(a->edits);
-        free(a->edits_other);
-        a->edits = malloc(count * sizeof(edit_ref));
-        a->edits_other = malloc(count * sizeof(edit_ref));
-        a->edits_capacity = a->edits && a->edits_other ? count : 0;
-        if (!a->edits_capacity) return HS_NO_MEMORY;
-    }
-    size_t common = count ? edits_common_prefix(edits, count) : 0;
-    for (size_t i = 0; i < count; i++) a->edits[i] = (edit_ref){edit_word(edits + i, common), edits + i};
-    a->count = count;
-    edits_sort(a);
-    for (size_t i = 1; i < count; i++)
-        if (edit_order(a->edits + i - 1, a->edits + i) == 0) return HS_ARGUMENT;
-    return HS_OK;
 }
 
 /* --- life: one of them is kept by the cache, so that its memory is there already --- */
@@ -1142,8 +1151,8 @@ static void apply_release(void *object) {
     free(a->out_keys.blocks);
     free(a->in.items);
     free(a->out.items);
-    free(a->edits);
-    free(a->edits_other);
+    hs_edits_free(&a->edits);
+    hs_spread_free(&a->spread);
     free(a->ends);
     free(a);
 }
@@ -1157,8 +1166,8 @@ static hs_apply *apply_make(hs_cache *cache) {
     }
     hs_apply *a = malloc(sizeof *a);
     if (!a) return NULL;
-    a->edits = a->edits_other = NULL;
-    a->edits_capacity = 0;
+    a->edits = (hs_edit_list){0};
+    a->spread = (hs_spread){.top = 0};
     a->in = a->out = (change_list){0};
     a->in_keys = a->out_keys = (arena){0};
     a->ends = NULL;
@@ -1170,7 +1179,8 @@ void hs_apply_free(hs_apply *a) {
     if (!a) return;
     hs_cache_spare *spare = hs_cache_spare_slot(a->tree->cache);
     size_t kept = (a->in.capacity + a->out.capacity) * sizeof(change) +
-                  2 * a->edits_capacity * sizeof(edit_ref) + a->ends_capacity * sizeof(hs_cached *);
+                  2 * a->edits.capacity * sizeof(hs_edit_ref) + hs_spread_size(&a->spread) +
+                  a->ends_capacity * sizeof(hs_cached *);
     if (spare->object || kept > KEEP_BYTES) {
         apply_release(a);
         return;
@@ -1188,14 +1198,16 @@ int hs_apply_new(hs_tree *tree, const uint8_t base[32], const hs_edit *edits, si
     memcpy(a->base, base, 32);
     a->epoch = hs_cache_epoch(tree->cache);
     a->result = (hs_apply_result){0};
-    a->rooted = a->begun = a->live = false;
+    a->rooted = a->begun = a->live = a->started = a->spreads = false;
+    a->spot = 0;
     a->level = 0;
     a->in.count = a->out.count = 0;
     a->ends_first = a->ends_count = 0;
     a->staged = a->hashed = a->stored = 0;
     a->stage_filled = 0;
     a->stage_links = 0;
-    int status = edits_take(a, edits, count);
+    int status = hs_edits_take(&a->edits, edits, count);
+    a->count = count;
     if (status != HS_OK) {
         hs_apply_free(a);
         return status;

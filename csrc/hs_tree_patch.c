@@ -4,6 +4,7 @@
  * path straight into the cache, change the value and then each 32-byte id, and rehash from the first changed block on.
  * Anything else is the work of hs_tree_apply.c. */
 #include "hs_blake3.h"
+#include "hs_tree_edits.h"
 #include "hs_tree_walk.h"
 
 typedef struct path {

@@ -51,15 +51,6 @@ static inline bool hs_cursor_in_node(const hs_cursor *cursor) {
     return hs_cursor_at(cursor) < hs_cursor_node(cursor)->node.count;
 }
 
-/* Sizes and kind are within their bounds. */
-static inline bool hs_edit_is_valid(const hs_edit *edit) {
-    const hs_value *value = &edit->value;
-    if (edit->key_size < 1 || edit->key_size > HS_KEY_MAX) return false;
-    if (edit->remove) return true;
-    return value->kind < HS_KIND_COUNT && value->size <= HS_VALUE_SIZE_MAX &&
-           value->hashed == (value->size > HS_INLINE_MAX);
-}
-
 static inline void hs_cached_prefetch(const hs_cached *cached) {
     for (unsigned line = 0; line < 6; line++) __builtin_prefetch((const uint8_t *)cached + 64 * line);
 }
