@@ -256,8 +256,10 @@ int hs_node_give(hs_engine *engine, const uint8_t *id, const uint8_t *bytes,
                  size_t size); /* a node from L2 into the cache: verified */
 /* Empty the node cache, so that what is read next is read from the ring or from L2: for a check of these. */
 void hs_engine_forget(hs_engine *engine);
-/* Put a value; its id in call->id. HS_WAIT as elsewhere. cached: L2 has it already. */
+/* Put a value; its id in call->id. HS_WAIT as elsewhere. */
 int hs_l1_put(hs_call *call, const uint8_t *bytes, size_t size);
+/* Offer what was missed in L1 and found in L2: it is put if it was missed before lately, or if the ring is cold (hs_heat.h).
+ * HS_WAIT: no room just now, which need not concern the caller. */
 int hs_l1_put_cached(hs_call *call, uint32_t kind, const uint8_t *id, uint32_t codec, const uint8_t *stored,
                      size_t stored_size, uint64_t raw_size);
 int64_t hs_l1_get(hs_call *call,

@@ -203,35 +203,16 @@ int hs_engine_drain(hs_engine *engine, hs_drain **out) {
     return hs_drain_open(&engine->segment, engine->probe_fd, out);
 }
 
-/* --- the ring, with counters and second chance --- */
+/* --- the ring, with counters --- */
 
 static void count(hs_word *word) { hs_store_relaxed(word, hs_load_relaxed(word) + 1); }
 
-/* What was hit while its chunk is among the oldest is appended again, so that the next reuse does not forget it. Best
- * effort: no room is no reason to wait. */
-static void second_chance(hs_engine *engine, const uint8_t id[32], const void *payload,
-                          const hs_ring_hit *hit) {
-    hs_ring_item item = {.kind = hit->kind,
-                         .codec = hit->codec,
-                         .flags = HS_ENTRY_CACHED,
-                         .id = id,
-                         .payload = payload,
-                         .stored_size = hit->stored_size,
-                         .raw_size = hit->raw_size};
-    uint64_t place; /* hs_ring_put would find the very entry that is about to go */
-    int status = hs_ring_append(&engine->ring, &item, &place);
-    if (status == HS_OK) status = hs_ring_flush(&engine->ring);
-    hs_ring_end(&engine->ring);
-    if (status == HS_REAPED) engine->reaped++;
-}
-
 int hs_engine_ring_get(hs_engine *engine, const uint8_t id[32], void *buffer, size_t capacity,
                        hs_ring_hit *hit) {
-    bool aging = false;
-    int status = hs_ring_get(&engine->ring, id, buffer, capacity, hit, &aging);
-    if (engine->self.slot) count(status == HS_OK ? &engine->self.slot->hits : &engine->self.slot->misses);
-    if (status == HS_OK && HS_UNLIKELY(aging) && engine->self.slot && !engine->ring.writer.owned)
-        second_chance(engine, id, buffer, hit);
+    int status = hs_ring_get(&engine->ring, id, buffer, capacity, hit);
+    if (HS_UNLIKELY(engine->self.slot == NULL)) return status;
+    count(status == HS_OK ? &engine->self.slot->hits : &engine->self.slot->misses);
+    if (status == HS_OK) hs_heat_touch(&engine->segment, hit->place);
     return status;
 }
 

@@ -40,7 +40,7 @@ struct hs_engine {
 void hs_engine_lock(hs_engine *engine);
 bool hs_engine_try_lock(hs_engine *engine);
 void hs_engine_unlock(hs_engine *engine);
-/* A value or record entry by id, counted as hit or miss; appended again when it is about to be evicted. */
+/* An entry by id, counted as hit or miss; a hit lets it stay a lap longer. */
 int hs_engine_ring_get(hs_engine *engine, const uint8_t id[32], void *buffer, size_t capacity,
                        hs_ring_hit *hit);
 /* hs_commit_one for who holds the lock already. */

@@ -1,6 +1,6 @@
 /* hs_layout.h - every struct in the shared segment; no code.
  *
- *   | header | participants | branch tags | branch slots | index | chunk slots |  (page) | ring of chunks |
+ *   | header | participants | branch tags | branch slots | index | chunk slots | heat |  (page) | ring of chunks |
  *
  * Native-endian, fixed-width, offsets instead of pointers, no implicit padding. Two builds whose layout differs have
  * different fingerprints and refuse each other's segment. docs/CONCURRENCY.md says who writes which word, and when.
@@ -12,7 +12,7 @@
 #include "hs_atomic.h"
 
 #define HS_SEGMENT_MAGIC  UINT64_C(0x314d48536f696c48) /* "HlioSHM1" */
-#define HS_LAYOUT_VERSION 2u
+#define HS_LAYOUT_VERSION 3u
 
 #define HS_CHUNK_SIZE                                                                                        \
     (UINT32_C(1) << 20)     /* bytes; offsets inside a chunk count 16-byte units, so 16 bits hold them */
@@ -22,8 +22,10 @@
 #define HS_PARTICIPANTS 1024u
 #define HS_BRANCH_SLOTS                                                                                      \
     16384u /* the table is a cache of the list in L2: slots are evicted by the coordinator */
-#define HS_BRANCH_WINDOW 32u /* a name lives in one of this many tags from its home on */
-#define HS_INDEX_WAYS    8u  /* words in a bucket: one cache line */
+#define HS_BRANCH_WINDOW 32u   /* a name lives in one of this many tags from its home on */
+#define HS_INDEX_WAYS    8u    /* words in a bucket: one cache line */
+#define HS_HEAT_SPOT     256u  /* bytes of a chunk that share one count of hits */
+#define HS_HEAT_GHOST    1024u /* bytes of the ring for each miss that is remembered */
 
 /* The chunk word {generation:32 state:2 owner:13 cursor:17}: always changed by one compare-and-swap.
  *   FREE -(writer; generation + 1, cursor 0)-> BUSY(me) -(release)-> IDLE, or SEALED when full
@@ -87,7 +89,8 @@ typedef struct hs_segment_header {
         past_puts; /* counters of participants that left or died (added under their slot's freeing) */
     /* Words that writers and the coordinator share; a line for each group. */
     hs_word claim_hint; /* chunk where the last claim was made; a hint */
-    uint8_t pad0[56];
+    hs_word kept;       /* units that the last claim kept of what stood there; a hint */
+    uint8_t pad0[48];
     hs_word rounds_started,
         rounds_done; /* of the drain: done >= started-as-I-saw-it + 1 means that all I published is in L2 */
     hs_word coordinator_epoch, coordinator_pid;
@@ -126,10 +129,19 @@ typedef struct hs_index_bucket {
 
 typedef struct hs_chunk_slot {
     hs_word word;
-    hs_word persisted;              /* {generation:32 offset in units:32}, written by the coordinator only */
-    hs_word32 allocated, reserved0; /* 1: the chunk's memory exists; never goes back */
+    hs_word persisted;   /* {generation:32 offset in units:32}, written by the coordinator only */
+    hs_word32 allocated; /* 1: the chunk's memory exists; never goes back */
+    hs_word32 touched;   /* 1: something in it was hit since it was claimed; a hint */
     hs_word reserved[5];
 } hs_chunk_slot;
+
+/* What was hit and what was missed lately, one byte each, four in a word: hints, whose loss costs a hit and no more.
+ *   a spot   {0:1 count:3 unit:4}   the entry at that unit of the spot was hit so often since the chunk was claimed; 0 none
+ *   a ghost  tag of an id that was missed; 0 none */
+typedef struct hs_chunk_heat {
+    hs_word32 spots[HS_CHUNK_SIZE / HS_HEAT_SPOT / 4];
+    hs_word32 ghosts[HS_CHUNK_SIZE / HS_HEAT_GHOST / 4]; /* of the whole ring, wherever they stand */
+} hs_chunk_heat;
 
 _Static_assert(sizeof(hs_segment_header) % 64 == 0, "lines");
 _Static_assert(offsetof(hs_segment_header, claim_hint) % 64 == 0, "lines");
@@ -138,4 +150,6 @@ _Static_assert(offsetof(hs_segment_header, bell) % 64 == 0, "lines");
 _Static_assert(sizeof(hs_participant_slot) == 128, "two lines");
 _Static_assert(sizeof(hs_branch_slot) == 64 && sizeof(hs_index_bucket) == 64 && sizeof(hs_chunk_slot) == 64,
                "lines");
+_Static_assert(HS_HEAT_SPOT / HS_UNIT == 16 && sizeof(hs_chunk_heat) % 64 == 0,
+               "four bits name a unit of a spot");
 #endif

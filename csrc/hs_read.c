@@ -268,7 +268,8 @@ int hs_l1_put_cached(hs_call *call, uint32_t kind, const uint8_t *id, uint32_t c
                          .stored_size = (uint32_t)stored_size,
                          .raw_size = raw_size};
     hs_engine_lock(call->engine);
-    int status = put_item(call->engine, &item);
+    bool worth = hs_heat_admit(&call->engine->segment, id);
+    int status = worth ? put_item(call->engine, &item) : HS_OK;
     hs_engine_unlock(call->engine);
     return status;
 }

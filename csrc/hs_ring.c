@@ -5,7 +5,7 @@
 #include "hs_futex.h"
 #include "hs_step.h"
 
-#define AGING_PART 4 /* the oldest 1/4 of the chunks gets a second chance */
+#define KEPT_UNITS_MAX (HS_CHUNK_UNITS / 8 * 7) /* of a chunk: what is new must find room too */
 
 void hs_ring_init(hs_ring *ring, hs_segment *segment, hs_participant *self) {
     memset(ring, 0, sizeof *ring);
@@ -31,13 +31,6 @@ static bool sizes_agree(uint8_t kind, uint8_t codec, uint32_t stored_size, uint6
 bool hs_ring_header_fits(const hs_entry *header, uint32_t units_left) {
     return sizes_agree(header->kind, header->codec, header->stored_size, header->raw_size) &&
            hs_ring_units(header->stored_size) <= units_left;
-}
-
-static bool is_aging(const hs_segment *segment, uint64_t place) {
-    uint32_t chunk = hs_place_chunk(place);
-    uint32_t age = hs_chunk_age(segment, chunk);
-    return age >= segment->chunk_count - segment->chunk_count / AGING_PART &&
-           hs_chunk_is_persisted(segment, chunk, hs_place_generation(place), hs_place_offset(place));
 }
 
 /* ---- Reading ---- */
@@ -95,8 +88,7 @@ static int payload_read(const hs_segment *segment, uint64_t place, const hs_entr
     return header->stored_size <= capacity ? HS_OK : HS_SMALL;
 }
 
-int hs_ring_get(hs_ring *ring, const uint8_t id[32], void *buffer, size_t capacity, hs_ring_hit *hit,
-                bool *aging) {
+int hs_ring_get(hs_ring *ring, const uint8_t id[32], void *buffer, size_t capacity, hs_ring_hit *hit) {
     const hs_segment *segment = ring->segment;
     hs_index_key key = hs_index_key_make(segment, id);
     uint64_t places[HS_INDEX_CANDIDATES];
@@ -105,9 +97,7 @@ int hs_ring_get(hs_ring *ring, const uint8_t id[32], void *buffer, size_t capaci
         hs_entry header;
         if (!header_read(segment, places[i], &header) || memcmp(header.id, id, 32) != 0) continue;
         int status = payload_read(segment, places[i], &header, buffer, capacity, hit);
-        if (status != HS_OK && status != HS_SMALL) continue;
-        *aging = is_aging(segment, places[i]);
-        return status;
+        if (status == HS_OK || status == HS_SMALL) return status;
     }
     return HS_NOT_FOUND;
 }
@@ -226,6 +216,76 @@ void hs_ring_end(hs_ring *ring) {
     hs_chunk_release(ring->segment, ring->self, &ring->writer, false);
 }
 
+/* ---- Keeping ---- */
+
+/* What is kept is in L2: where the index has no word for it now, it is forgotten. */
+static int kept_flush(hs_ring *ring) {
+    if (hs_chunk_publish(ring->segment, ring->self, &ring->writer) != HS_OK) return reaped(ring);
+    (void)index_pending(ring);
+    ring->pending_count = 0;
+    return HS_OK;
+}
+
+/* Is there, where a count says so, a whole entry of the chunk's last use that L2 can give back by its id, and that stands
+ * nowhere else by now? *sum: of its payload. */
+static bool is_worth_keeping(const hs_ring *ring, uint64_t place, uint32_t units_left, hs_entry *header,
+                             uint64_t *sum) {
+    const hs_segment *segment = ring->segment;
+    const uint8_t *entry = hs_chunk_address(segment, hs_place_chunk(place), hs_place_offset(place));
+    if (units_left < hs_ring_units(0)) return false;
+    memcpy(header, entry, sizeof *header);
+    if (!hs_ring_header_fits(header, units_left)) return false;
+    if (header->kind != HS_ENTRY_NODE && header->kind != HS_ENTRY_VALUE) return false;
+    *sum = hs_checksum(segment->seed, entry + sizeof *header, header->stored_size);
+    if (hs_ring_checksum(segment->seed, hs_place_generation(place), header, *sum) != header->checksum)
+        return false;
+    hs_index_key key = hs_index_key_make(segment, header->id);
+    hs_ring_item item = {.kind = header->kind, .id = header->id};
+    return find_standing(segment, &key, &item) == 0;
+}
+
+/* Move an entry of the last use down to the end of what is kept. */
+static void keep(hs_ring *ring, uint32_t offset, hs_entry *header, uint64_t sum) {
+    hs_chunk_writer *writer = &ring->writer;
+    uint32_t units = hs_ring_units(header->stored_size);
+    uint8_t *to = hs_chunk_address(ring->segment, writer->chunk, writer->end);
+    memmove(to, hs_chunk_address(ring->segment, writer->chunk, offset), (size_t)units * HS_UNIT);
+    header->flags |= HS_ENTRY_CACHED;
+    header->checksum = hs_ring_checksum(ring->segment->seed, writer->generation, header, sum);
+    memcpy(to, header, sizeof *header);
+    uint32_t n = ring->pending_count++;
+    ring->pending_head[n] = hs_load_u64(header->id);
+    ring->pending_place[n] = hs_place_make(writer->generation, writer->chunk, writer->end);
+    memcpy(ring->pending_id[n], header->id, 32);
+    writer->end += units;
+}
+
+/* A chunk was just claimed. Of what stood there, all of it persisted, keep what was hit: it moves to the front, in order,
+ * and the rest, with room for `units`, is free. */
+static int keep_hit(hs_ring *ring, uint32_t units) {
+    hs_chunk_writer *writer = &ring->writer;
+    uint8_t spots[HS_HEAT_SPOTS];
+    if (writer->end != 0) return HS_OK; /* it was IDLE, and goes on */
+    uint64_t mark = hs_load_acquire(&ring->segment->chunks[writer->chunk].persisted);
+    uint32_t last = writer->generation - 1, readable = (uint32_t)(mark >> 32) == last ? (uint32_t)mark : 0;
+    uint32_t most = HS_CHUNK_UNITS - units < KEPT_UNITS_MAX ? HS_CHUNK_UNITS - units : KEPT_UNITS_MAX;
+    bool any = hs_heat_take(ring->segment, writer->chunk, spots) && readable <= HS_CHUNK_UNITS;
+    for (uint32_t spot = 0; any && spot < HS_HEAT_SPOTS; spot++) {
+        uint32_t offset = hs_heat_offset(spot, spots[spot]), count = hs_heat_count(spots[spot]);
+        hs_entry header;
+        uint64_t sum;
+        if (count == 0 || offset < writer->end || offset >= readable) continue;
+        uint64_t place = hs_place_make(last, writer->chunk, offset);
+        if (!is_worth_keeping(ring, place, readable - offset, &header, &sum)) continue;
+        if (writer->end + hs_ring_units(header.stored_size) > most) continue;
+        if (count > 1) hs_heat_set(ring->segment, writer->chunk, writer->end, count - 1);
+        keep(ring, offset, &header, sum);
+        if (ring->pending_count == HS_RING_PENDING_MAX && kept_flush(ring) != HS_OK) return HS_REAPED;
+    }
+    hs_heat_kept(ring->segment, writer->end);
+    return ring->pending_count > 0 ? kept_flush(ring) : HS_OK;
+}
+
 /* Own a chunk with room for `units`, and have room for one more pending. */
 static int room_make(hs_ring *ring, uint32_t units) {
     bool fits = ring->writer.owned && ring->writer.end + units <= HS_CHUNK_UNITS;
@@ -236,7 +296,9 @@ static int room_make(hs_ring *ring, uint32_t units) {
         return reaped(ring);
     if (!fits) hs_chunk_release(ring->segment, ring->self, &ring->writer, true); /* sealed before any wait */
     if (ring->pending_count > 0 && index_pending(ring) != HS_OK) return HS_WAIT;
-    return fits ? HS_OK : hs_chunk_claim(ring->segment, ring->self, &ring->writer, units);
+    if (fits) return HS_OK;
+    int status = hs_chunk_claim(ring->segment, ring->self, &ring->writer, units);
+    return status == HS_OK ? keep_hit(ring, units) : status;
 }
 
 /* Write the entry above the cursor. */

@@ -8,6 +8,7 @@
  * its chunk's generation (before and after), its sum and its id agree. */
 #ifndef HS_RING_H
 #define HS_RING_H
+#include "hs_heat.h"
 #include "hs_index.h"
 
 #define HS_RING_PENDING_MAX                                                                                  \
@@ -41,13 +42,14 @@ typedef struct hs_ring_hit { /* what is got */
 } hs_ring_hit;
 
 void hs_ring_init(hs_ring *ring, hs_segment *segment, hs_participant *self);
+/* Who claims a chunk keeps of its last use what was hit there (hs_heat.h), moved to its front and flagged CACHED. */
 /* Append; *place tells where, *added whether (false: an entry of that id stands in L1 already and *place is its place; an entry
  * flagged CACHED satisfies such a probe too: L2 has it).
  * Flushes by itself now and then. HS_WAIT: no chunk, or a bucket of the index is full: everything appended so far has been
  * published and the full chunk sealed; call again later with the same item. HS_REAPED: what was appended since the last flush
  * is lost; begin again. HS_NO_SPACE. HS_ARGUMENT: payload above HS_ENTRY_PAYLOAD_MAX, sizes that disagree. */
 int hs_ring_put(hs_ring *ring, const hs_ring_item *item, uint64_t *place, bool *added);
-/* The same without looking whether the id stands there already: for a second chance. */
+/* The same without looking whether the id stands there already. */
 int hs_ring_append(hs_ring *ring, const hs_ring_item *item, uint64_t *place);
 /* Publish what was appended, then enter it in the index. HS_WAIT: a bucket holds only unpersisted words (what could not be
  * entered stays pending; call again). HS_REAPED as above. */
@@ -64,10 +66,8 @@ static inline void hs_ring_prefetch(const hs_ring *ring, const uint8_t id[32]) {
 void hs_ring_prefetch_room(const hs_ring *ring, size_t size);
 /* Copy the payload of this id's entry to buffer and verify it. HS_NOT_FOUND: not in L1 (never, reused, or failed verification).
  * HS_SMALL: hit is filled (sizes not yet verified), the buffer is too small and not touched. After HS_NOT_FOUND the buffer's
- * content is undefined. *aging: the entry is persisted and in the oldest quarter of the chunks; the caller may append it again
- * with HS_ENTRY_CACHED (second chance). Counting hits and misses is the caller's. */
-int hs_ring_get(hs_ring *ring, const uint8_t id[32], void *buffer, size_t capacity, hs_ring_hit *hit,
-                bool *aging);
+ * content is undefined. Counting hits and misses, also at hs_heat, is the caller's. */
+int hs_ring_get(hs_ring *ring, const uint8_t id[32], void *buffer, size_t capacity, hs_ring_hit *hit);
 /* The same by place (commit records). HS_NOT_FOUND: the chunk's generation has changed, or the word is none of a place
  * (HS_WORD_IN_L2): it is in L2. HS_CORRUPT: the entry is there and damaged. */
 int hs_ring_read(const hs_segment *segment, uint64_t place, void *buffer, size_t capacity, hs_ring_hit *hit);

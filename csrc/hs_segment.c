@@ -19,7 +19,7 @@
 #define RING_BYTES_PER_INDEX_WORD 256u
 
 typedef struct parts {
-    uint64_t participants, branch_tags, branches, index, chunks, ring, size;
+    uint64_t participants, branch_tags, branches, index, chunks, heat, ring, size;
     uint32_t index_buckets;
 } parts;
 
@@ -33,7 +33,8 @@ static parts parts_compute(uint32_t chunk_count) {
     p.branches = p.branch_tags + HS_BRANCH_SLOTS * sizeof(hs_word);
     p.index = p.branches + HS_BRANCH_SLOTS * sizeof(hs_branch_slot);
     p.chunks = p.index + p.index_buckets * sizeof(hs_index_bucket);
-    p.ring = hs_align_up(p.chunks + chunk_count * sizeof(hs_chunk_slot), RING_ALIGNMENT);
+    p.heat = p.chunks + chunk_count * sizeof(hs_chunk_slot);
+    p.ring = hs_align_up(p.heat + chunk_count * sizeof(hs_chunk_heat), RING_ALIGNMENT);
     p.size = p.ring + (uint64_t)chunk_count * HS_CHUNK_SIZE;
     return p;
 }
@@ -65,12 +66,14 @@ uint32_t hs_segment_fingerprint(void) {
         sizeof(hs_branch_slot),
         sizeof(hs_index_bucket),
         sizeof(hs_chunk_slot),
+        sizeof(hs_chunk_heat),
         sizeof(hs_entry),
         offsetof(hs_segment_header, nonce),
         offsetof(hs_segment_header, seed),
         offsetof(hs_segment_header, segment_size),
         offsetof(hs_segment_header, chunk_count),
         offsetof(hs_segment_header, claim_hint),
+        offsetof(hs_segment_header, kept),
         offsetof(hs_segment_header, rounds_done),
         offsetof(hs_segment_header, coordinator_epoch),
         offsetof(hs_segment_header, branch_word_next),
@@ -88,6 +91,8 @@ uint32_t hs_segment_fingerprint(void) {
         offsetof(hs_branch_slot, evicted_tag),
         offsetof(hs_chunk_slot, persisted),
         offsetof(hs_chunk_slot, allocated),
+        offsetof(hs_chunk_slot, touched),
+        offsetof(hs_chunk_heat, ghosts),
         offsetof(hs_entry, raw_size),
         offsetof(hs_entry, stored_size),
         offsetof(hs_entry, kind),
@@ -131,6 +136,7 @@ static int map(int fd, const parts *p, uint32_t chunk_count, hs_segment *out) {
     out->branches = (hs_branch_slot *)(void *)(base + p->branches);
     out->index = (hs_index_bucket *)(void *)(base + p->index);
     out->chunks = (hs_chunk_slot *)(void *)(base + p->chunks);
+    out->heat = (hs_chunk_heat *)(void *)(base + p->heat);
     out->ring = base + p->ring;
     memcpy(out->seed, out->header->seed, sizeof out->seed);
     /* A first touch of a page costs more than a put: take the tables' faults now, sixteen at a time where the pages were

@@ -27,6 +27,7 @@ typedef struct hs_segment {
     hs_branch_slot *branches;
     hs_index_bucket *index;
     hs_chunk_slot *chunks;
+    hs_chunk_heat *heat; /* by chunk */
     uint8_t *ring;
 } hs_segment;
 

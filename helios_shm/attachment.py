@@ -39,7 +39,6 @@ from .l2 import BranchRow, Reader
 
 RECORD_BYTES_MAX = 66048
 _CALL_DATA_BYTES = 128 << 10
-_SEEN_ONCE_MAX = 8192
 _REMEMBERERS_MIN = 1024
 WORD_IN_L2 = 1 << 63
 
@@ -123,7 +122,6 @@ class Attachment(hot.AttachmentBase):
         self._closed = False
         self._engine: Any = None
         self.segment = 0  # how many segments it has been attached to: words of one mean nothing in another
-        self._seen_once: set[bytes] = set()
         # A store on a file system that cannot be written has no coordinator and no other processes' commits. Who may
         # commit never gets private memory, which would acknowledge and forget.
         self.private = readonly and not lifecycle.is_writable(paths)
@@ -314,15 +312,10 @@ class Attachment(hot.AttachmentBase):
             lib.hs_node_give(self._engine, node, entry.raw, len(entry.raw)),
             f"node {node.hex()} of {self.paths.root}",
         )
-        self._second_read(lib.HS_ENTRY_NODE, node, entry.raw)
+        self._offer(lib.HS_ENTRY_NODE, node, entry.raw)
 
-    def _second_read(self, kind: int, id: bytes, raw: bytes) -> None:
-        """What is read from L2 for the second time goes (back) to L1, best effort."""
-        if id not in self._seen_once:
-            if len(self._seen_once) >= _SEEN_ONCE_MAX:
-                self._seen_once.clear()
-            self._seen_once.add(id)
-            return
+    def _offer(self, kind: int, id: bytes, raw: bytes) -> None:
+        """What was read from L2 goes (back) to L1 if the core finds it worth that (csrc/hs_heat.h), best effort."""
         if self.private or len(raw) >= config.BLOB_BYTES_MIN:
             return
         call = self.call()
@@ -359,7 +352,7 @@ class Attachment(hot.AttachmentBase):
                 return view.tobytes()
         entry = self.reader.get(id)
         if entry is not None and entry.kind == lib.HS_ENTRY_VALUE:
-            self._second_read(lib.HS_ENTRY_VALUE, id, entry.raw)
+            self._offer(lib.HS_ENTRY_VALUE, id, entry.raw)
             return entry.raw
         view = blobs.read(self.paths, id, size)
         if view is None:

@@ -106,9 +106,8 @@ __attribute__((unused)) static int find(hs_segment *segment, const thing *t) {
     uint8_t buffer[sizeof t->bytes];
     hs_ring reader;
     hs_ring_hit hit;
-    bool aging;
     hs_ring_init(&reader, segment, NULL);
-    int status = hs_ring_get(&reader, t->id, buffer, sizeof buffer, &hit, &aging);
+    int status = hs_ring_get(&reader, t->id, buffer, sizeof buffer, &hit);
     if (status != HS_OK) return status;
     return hit.stored_size == t->size && memcmp(buffer, t->bytes, t->size) == 0 ? HS_OK : HS_CORRUPT;
 }

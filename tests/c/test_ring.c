@@ -128,11 +128,10 @@ static void small_buffer_is_told_the_size(void) {
     uint64_t place = store(&w, &t);
     uint8_t buffer[600];
     hs_ring_hit hit;
-    bool aging = true;
-    CHECK_EQ_INT(hs_ring_get(&w.ring, t.id, buffer, 599, &hit, &aging), HS_SMALL);
+    CHECK_EQ_INT(hs_ring_get(&w.ring, t.id, buffer, 599, &hit), HS_SMALL);
     CHECK_EQ_INT(hit.stored_size, 600);
-    CHECK_EQ_INT(hs_ring_get(&w.ring, t.id, buffer, 600, &hit, &aging), HS_OK);
-    CHECK(hit.place == place && hit.kind == HS_ENTRY_VALUE && hit.raw_size == 600 && !aging);
+    CHECK_EQ_INT(hs_ring_get(&w.ring, t.id, buffer, 600, &hit), HS_OK);
+    CHECK(hit.place == place && hit.kind == HS_ENTRY_VALUE && hit.raw_size == 600);
     CHECK_EQ_INT(hs_ring_read(&r.segment, place, buffer, 10, &hit), HS_SMALL);
     CHECK_EQ_INT(hs_ring_read(&r.segment, place, buffer, 600, &hit), HS_OK);
     CHECK_EQ_MEM(buffer, t.bytes, 600);
@@ -163,17 +162,16 @@ static void damaged_byte_is_never_returned(void) {
     uint64_t place = store(&w, &t);
     uint8_t *entry = hs_chunk_address(&r.segment, hs_place_chunk(place), hs_place_offset(place)), buffer[200];
     hs_ring_hit hit;
-    bool aging;
     for (size_t i = 0; i < sizeof(hs_entry) + 100; i++) {
         entry[i] ^= 0x10;
-        CHECK_EQ_INT(hs_ring_get(&w.ring, t.id, buffer, sizeof buffer, &hit, &aging), HS_NOT_FOUND);
+        CHECK_EQ_INT(hs_ring_get(&w.ring, t.id, buffer, sizeof buffer, &hit), HS_NOT_FOUND);
         CHECK_EQ_INT(hs_ring_read(&r.segment, place, buffer, sizeof buffer, &hit), HS_CORRUPT);
         entry[i] ^= 0x10;
     }
     CHECK_EQ_INT(find(&r.segment, &t), HS_OK);
     uint32_t huge = UINT32_MAX;
     memcpy(entry + offsetof(hs_entry, stored_size), &huge, 4);
-    CHECK_EQ_INT(hs_ring_get(&w.ring, t.id, buffer, sizeof buffer, &hit, &aging), HS_NOT_FOUND);
+    CHECK_EQ_INT(hs_ring_get(&w.ring, t.id, buffer, sizeof buffer, &hit), HS_NOT_FOUND);
     worker_leave(&w);
     rig_break(&r);
 }
@@ -314,37 +312,140 @@ static void ring_goes_round_and_forgets_what_was_drained(void) {
     rig_break(&r);
 }
 
-static void old_entry_is_aging_and_gets_a_second_chance(void) {
+/* Hit thing n of chunk 0, `times`; what its chunk's next claim should keep. */
+static void hit(rig *r, worker *w, uint64_t n, int times) {
+    thing t = thing_make(n, 2048);
+    uint8_t buffer[2048];
+    hs_ring_hit found;
+    CHECK_EQ_INT(hs_ring_get(&w->ring, t.id, buffer, sizeof buffer, &found), HS_OK);
+    CHECK_EQ_INT(hs_place_chunk(found.place), 0);
+    for (int i = 0; i < times; i++) hs_heat_touch(&r->segment, found.place);
+}
+
+/* Claim the next chunk, by putting a thing that fills `size`. */
+static uint32_t claim_next(worker *w, uint64_t n, uint32_t size) {
+    thing t = thing_make(n, size);
+    uint32_t chunk = hs_place_chunk(store(w, &t));
+    return chunk;
+}
+
+static void what_was_hit_is_kept_by_who_claims_its_chunk(void) {
     rig r;
     worker w;
-    rig_make(&r, 8);
+    rig_make(&r, 4);
     worker_join(&r, &w);
     hs_drain_round round;
-    uint64_t first = fill(&w, 0, 2048), per_chunk = first / 8;
+    uint64_t count = fill(&w, 0, 2048), in_chunk = count / 4;
     drain_round(&r, &round);
+    for (uint64_t n = 0; n < in_chunk; n += 3) hit(&r, &w, n, 1);
+    CHECK_EQ_INT(claim_next(&w, count, 2048), 0);
+    uint64_t units = (in_chunk + 2) / 3 * hs_ring_units(2048);
+    CHECK_EQ_INT(hs_load_relaxed(&r.segment.header->kept), units);
+    CHECK_EQ_INT(chunk_of(&r.segment, hs_place_make(2, 0, 0)).cursor, units + hs_ring_units(2048));
     uint8_t buffer[2048];
-    hs_ring_hit hit;
-    bool aging = false;
-    thing old = thing_make(0, 2048), young = thing_make(first - 1, 2048);
-    CHECK_EQ_INT(hs_ring_get(&w.ring, young.id, buffer, sizeof buffer, &hit, &aging), HS_OK);
-    CHECK(!aging);
-    CHECK_EQ_INT(hs_ring_get(&w.ring, old.id, buffer, sizeof buffer, &hit, &aging), HS_OK);
-    CHECK(aging);
-    thing middle = thing_make(per_chunk + 5, 2048);
-    uint64_t place, before = hit.place;
-    hs_ring_item item = thing_item(&middle);
-    item.flags = HS_ENTRY_CACHED;
-    CHECK_EQ_INT(hs_ring_append(&w.ring, &item, &place), HS_OK); /* takes chunk 0: what was there is gone */
+    hs_ring_hit found;
+    for (uint64_t n = 0; n < in_chunk; n++) {
+        thing t = thing_make(n, 2048);
+        CHECK_EQ_INT(find(&r.segment, &t), n % 3 == 0 ? HS_OK : HS_NOT_FOUND);
+        if (n % 3 != 0) continue;
+        CHECK_EQ_INT(hs_ring_get(&w.ring, t.id, buffer, sizeof buffer, &found), HS_OK);
+        CHECK(found.flags == HS_ENTRY_CACHED && hs_place_generation(found.place) == 2);
+    }
+    CHECK_EQ_INT(drain_round(&r, &round), 1); /* the drain passes over what is kept: L2 has it */
+    CHECK_EQ_INT(round.damaged, 0);
+    worker_leave(&w);
+    rig_break(&r);
+}
+
+/* Seal the chunk at hand, drain it, and claim `chunks` more. */
+static void lap(rig *r, worker *w, uint64_t *next, int chunks) {
+    hs_drain_round round;
+    for (int i = 0; i < chunks; i++) {
+        w->ring.writer.owned = false;
+        hs_participant *self = &w->self;
+        CHECK_EQ_INT(hs_chunk_claim(&r->segment, self, &w->ring.writer, 1), HS_OK);
+        hs_chunk_release(&r->segment, self, &w->ring.writer, true);
+        drain_round(r, &round);
+        claim_next(w, (*next)++, 100);
+    }
+}
+
+static void each_hit_is_a_lap_and_three_are_the_most(void) {
+    rig r;
+    worker w;
+    rig_make(&r, 4);
+    worker_join(&r, &w);
+    thing once = thing_make(0, 2048), often = thing_make(1, 2048), never = thing_make(2, 2048);
+    CHECK_EQ_INT(hs_place_chunk(store(&w, &once)), 0);
+    store(&w, &often);
+    store(&w, &never);
+    uint64_t next = 100;
+    hit(&r, &w, 0, 1);
+    hit(&r, &w, 1, 100);
+    for (int laps = 0; laps < 5; laps++) {
+        CHECK_EQ_INT(find(&r.segment, &never), laps < 1 ? HS_OK : HS_NOT_FOUND);
+        CHECK_EQ_INT(find(&r.segment, &once), laps < 2 ? HS_OK : HS_NOT_FOUND);
+        CHECK_EQ_INT(find(&r.segment, &often), laps < 4 ? HS_OK : HS_NOT_FOUND);
+        lap(&r, &w, &next, 4);
+    }
+    worker_leave(&w);
+    rig_break(&r);
+}
+
+static void what_is_damaged_or_stands_elsewhere_is_not_kept(void) {
+    rig r;
+    worker w;
+    rig_make(&r, 4);
+    worker_join(&r, &w);
+    hs_drain_round round;
+    uint64_t count = fill(&w, 0, 2048), place;
+    drain_round(&r, &round);
+    for (uint64_t n = 0; n < 6; n++) hit(&r, &w, n, 1);
+    hs_chunk_address(&r.segment, 0, 0)[sizeof(hs_entry) + 100] ^= 1; /* the payload of 0 */
+    hs_chunk_address(&r.segment, 0, hs_ring_units(2048))[20] ^= 2;   /* the kind of 1 */
+    hs_heat_set(&r.segment, 0, 2 * hs_ring_units(2048) + 3, 2);      /* amid 2 */
+    hs_heat_set(&r.segment, 0, HS_CHUNK_UNITS - 1, 2);               /* no room for an entry */
+    thing t = thing_make(3, 2048);
+    hs_ring_item item = thing_item(&t);
+    w.ring.writer.chunk = 0; /* another copy of 3, in the chunk after */
+    hs_store_relaxed(&r.segment.header->claim_hint, 0);
+    CHECK_EQ_INT(hs_ring_append(&w.ring, &item, &place), HS_OK);
+    CHECK_EQ_INT(hs_place_chunk(place), 1);
     CHECK_EQ_INT(hs_ring_flush(&w.ring), HS_OK);
-    CHECK_EQ_INT(hs_place_chunk(place), hs_place_chunk(before));
-    CHECK_EQ_INT(find(&r.segment, &old), HS_NOT_FOUND);
-    CHECK_EQ_INT(hs_ring_get(&w.ring, middle.id, buffer, sizeof buffer, &hit, &aging), HS_OK);
-    CHECK(hit.place == place && hit.flags == HS_ENTRY_CACHED && !aging);
-    bool added;
-    CHECK_EQ_INT(put(&w, &middle, &place, &added), HS_OK);
-    CHECK(!added); /* L2 has it */
-    hs_ring_end(&w.ring);
-    CHECK_EQ_INT(drain_round(&r, &round), 0); /* the drain passes over it */
+    hs_chunk_release(&r.segment, &w.self, &w.ring.writer, true);
+    hs_store_relaxed(&r.segment.header->claim_hint, 3);
+    CHECK_EQ_INT(claim_next(&w, count, 2048), 0);
+    CHECK_EQ_INT(hs_load_relaxed(&r.segment.header->kept), 2 * hs_ring_units(2048)); /* 4 and 5 */
+    for (uint64_t n = 0; n < 6; n++) {
+        t = thing_make(n, 2048);
+        CHECK_EQ_INT(find(&r.segment, &t), n < 3 ? HS_NOT_FOUND : HS_OK);
+    }
+    worker_leave(&w);
+    rig_break(&r);
+}
+
+static void what_is_kept_leaves_room_for_what_is_new(void) {
+    rig r;
+    worker w;
+    rig_make(&r, 4);
+    worker_join(&r, &w);
+    hs_drain_round round;
+    uint64_t count = fill(&w, 0, 2048);
+    drain_round(&r, &round);
+    for (uint64_t n = 0; n < count / 4; n++) hit(&r, &w, n, 1);
+    uint8_t *large = calloc(1, HS_ENTRY_PAYLOAD_MAX);
+    thing name = thing_make(count, 32);
+    uint64_t place;
+    hs_ring_item item = {.kind = HS_ENTRY_VALUE,
+                         .id = name.id,
+                         .payload = large,
+                         .stored_size = HS_ENTRY_PAYLOAD_MAX,
+                         .raw_size = HS_ENTRY_PAYLOAD_MAX};
+    CHECK_EQ_INT(hs_ring_append(&w.ring, &item, &place), HS_OK);
+    CHECK_EQ_INT(hs_place_chunk(place), 0);
+    CHECK(hs_place_offset(place) > HS_CHUNK_UNITS / 2 - 2 * hs_ring_units(2048));
+    CHECK_EQ_INT(hs_ring_flush(&w.ring), HS_OK);
+    free(large);
     worker_leave(&w);
     rig_break(&r);
 }
@@ -613,7 +714,10 @@ int main(void) {
     RUN(damaged_cursor_leads_no_reader_out_of_the_chunk);
     RUN(full_ring_waits_with_its_chunks_sealed_and_published);
     RUN(ring_goes_round_and_forgets_what_was_drained);
-    RUN(old_entry_is_aging_and_gets_a_second_chance);
+    RUN(what_was_hit_is_kept_by_who_claims_its_chunk);
+    RUN(each_hit_is_a_lap_and_three_are_the_most);
+    RUN(what_is_damaged_or_stands_elsewhere_is_not_kept);
+    RUN(what_is_kept_leaves_room_for_what_is_new);
     RUN(reaped_writer_begins_again);
     RUN(writer_reaped_while_its_chunk_is_reused_yields_no_wrong_bytes);
     RUN(late_entry_of_a_reaped_writer_is_whole_in_its_own_use_of_the_chunk_only);

@@ -519,9 +519,9 @@ static void look(judge *j, hs_ring *reader, const thing *t) {
     board *b = j->board;
     hs_ring_hit hit;
     hs_record record;
-    bool aging, right = false;
+    bool right = false;
     int status = t == NULL ? hs_ring_read(reader->segment, b->place, buffer, sizeof buffer, &hit)
-                           : hs_ring_get(reader, t->id, buffer, sizeof buffer, &hit, &aging);
+                           : hs_ring_get(reader, t->id, buffer, sizeof buffer, &hit);
     steps_end();
     if (status == HS_OK && t == NULL)
         right = hs_record_decode(buffer, hit.stored_size, &record) == HS_OK && record.serial == b->want;

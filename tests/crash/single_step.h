@@ -315,10 +315,9 @@ static void round_run(judge *j, hs_segment *segment, int participants_fd) {
 static int64_t bytes_of(judge *j, hs_segment *segment, bool l2, const uint8_t id[32], uint8_t *out) {
     hs_ring reader;
     hs_ring_hit hit;
-    bool aging;
     uint8_t found[32];
     hs_ring_init(&reader, segment, NULL);
-    if (segment != NULL && hs_ring_get(&reader, id, out, HS_NODE_SIZE_MAX, &hit, &aging) == HS_OK) {
+    if (segment != NULL && hs_ring_get(&reader, id, out, HS_NODE_SIZE_MAX, &hit) == HS_OK) {
         hs_blake3(out, hit.stored_size, found);
         if (memcmp(found, id, 32) != 0) violate(j, "a reader was given wrong bytes");
         return hit.stored_size;

@@ -93,8 +93,7 @@ int rig_read(uint64_t place, uint64_t *value) {
 int rig_get(int who, char name, uint64_t *value) {
     uint8_t id[32];
     hs_ring_hit hit;
-    bool aging;
-    return hs_ring_get(&rings[who], rig_id(name, id), value, sizeof *value, &hit, &aging);
+    return hs_ring_get(&rings[who], rig_id(name, id), value, sizeof *value, &hit);
 }
 
 uint64_t rig_store(int who, char name, uint64_t value) {

@@ -68,6 +68,7 @@ C_FLOORS = [
     "hs_segment",
     "hs_participant",
     "hs_chunk",
+    "hs_heat",
     "hs_index",
     "hs_ring",
     "hs_branch",

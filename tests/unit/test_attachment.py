@@ -141,16 +141,35 @@ def test_coordinator_that_was_killed_is_replaced_by_whoever_waits(engine: helios
 # --- L2 ---
 
 
-def test_what_is_read_from_l2_twice_is_back_in_l1(engine: helios_shm.Engine) -> None:
-    value = noise("value", 2000)
-    snapshot, l1 = put(engine, "v", value).snapshot, L1(engine._attachment)
-    id = bytes.fromhex(snapshot.stat("v").id)
+def forgotten(engine: helios_shm.Engine, path: str) -> tuple[str, bytes, bytes]:
+    """A value that only L2 has: the state, the value, its id."""
+    value = noise(path, 2000)
+    snapshot, l1 = put(engine, path, value).snapshot, L1(engine._attachment)
+    id = bytes.fromhex(snapshot.stat(path).id)
     for i in range(200):
-        l1.put(noise(f"filler {i}", 50_000))
+        l1.put(noise(f"filler {path} {i}", 50_000))
     assert l1.get(id) is None
-    assert engine.snapshot(snapshot.id)["v"] == value
+    return snapshot.id, value, id
+
+
+def test_what_is_read_from_l2_is_back_in_a_ring_of_which_nobody_reads(engine: helios_shm.Engine) -> None:
+    state, value, id = forgotten(engine, "v")
+    assert engine.snapshot(state)["v"] == value
+    assert L1(engine._attachment).get(id) == value
+
+
+def test_what_is_read_from_l2_twice_is_back_in_a_ring_of_which_half_is_read(
+    engine: helios_shm.Engine,
+) -> None:
+    state, value, id = forgotten(engine, "v")
+    l1 = L1(engine._attachment)
+    hot = [l1.put(noise(f"{i}", 50_000)) for i in range(60)][::2]
+    for i in range(80):
+        assert all(l1.get(each) for each in hot), "what is read in each lap stays"
+        l1.put(noise(f"cold {i}", 50_000))
+    assert engine.snapshot(state)["v"] == value
     assert l1.get(id) is None
-    assert engine.snapshot(snapshot.id)["v"] == value
+    assert engine.snapshot(state)["v"] == value
     assert l1.get(id) == value
 
 
