@@ -55,10 +55,20 @@ static inline __attribute__((always_inline)) void sum_stripe(sum_state *s, bool 
     s->a3 = absorb_at(s->a3, s->k3, copy, further(copy, dst, 48), src + 48);
 }
 
+static inline sum_state sum_begin(const uint64_t seed[2]) {
+    return (sum_state){seed[0] ^ P4, seed[0] ^ P5, seed[0] ^ P6, seed[0] ^ P7,
+                       seed[1] ^ P0, seed[1] ^ P1, seed[1] ^ P2, seed[1] ^ P3};
+}
+
+static inline uint64_t sum_end(const sum_state *s, size_t size) {
+    uint64_t h = fold(s->a0 ^ size, s->a1 ^ s->k2) + fold(s->a2 ^ s->k3, s->a3 ^ GOLDEN) +
+                 rotl32(s->a0 + s->a2) + (s->a1 ^ s->a3);
+    return fold(h ^ s->k0, h ^ GOLDEN) + h + size;
+}
+
 static inline __attribute__((always_inline)) uint64_t sum(const uint64_t seed[2], bool copy, uint8_t *dst,
                                                           const uint8_t *src, size_t size) {
-    sum_state s = {seed[0] ^ P4, seed[0] ^ P5, seed[0] ^ P6, seed[0] ^ P7,
-                   seed[1] ^ P0, seed[1] ^ P1, seed[1] ^ P2, seed[1] ^ P3};
+    sum_state s = sum_begin(seed);
     size_t left = size;
     for (; left >= 64; left -= 64, src += 64, dst = further(copy, dst, 64)) sum_stripe(&s, copy, dst, src);
     if (left > 0) {
@@ -69,13 +79,21 @@ static inline __attribute__((always_inline)) uint64_t sum(const uint64_t seed[2]
         if (copy) memcpy(dst, last, left);
         sum_stripe(&s, false, last, last);
     }
-    uint64_t h = fold(s.a0 ^ size, s.a1 ^ s.k2) + fold(s.a2 ^ s.k3, s.a3 ^ GOLDEN) + rotl32(s.a0 + s.a2) +
-                 (s.a1 ^ s.a3);
-    return fold(h ^ s.k0, h ^ GOLDEN) + h + size;
+    return sum_end(&s, size);
 }
 
 uint64_t hs_checksum(const uint64_t seed[2], const void *data, size_t size) {
     return sum(seed, false, NULL, data, size);
+}
+
+uint64_t hs_checksum_48(const uint64_t seed[2], const void *data) {
+    const uint8_t *src = data;
+    sum_state s = sum_begin(seed);
+    s.a0 = absorb_at(s.a0, s.k0, false, NULL, src);
+    s.a1 = absorb_at(s.a1, s.k1, false, NULL, src + 16);
+    s.a2 = absorb_at(s.a2, s.k2, false, NULL, src + 32);
+    s.a3 = absorb(s.a3, s.k3, 0, 0);
+    return sum_end(&s, 48);
 }
 
 uint64_t hs_checksum_copy(const uint64_t seed[2], void *dst, const void *src, size_t size) {

@@ -30,6 +30,9 @@
 /* Sum of `size` bytes at any alignment; data may be NULL if size is 0. */
 uint64_t hs_checksum(const uint64_t seed[2], const void *data, size_t size);
 
+/* hs_checksum of 48 bytes that nobody else changes: what an entry's header has, several times a commit. */
+uint64_t hs_checksum_48(const uint64_t seed[2], const void *data);
+
 /*
  * Copies `size` bytes from src to dst (not overlapping) and returns the sum of what it wrote. The source may
  * be changed by another process meanwhile: each byte that enters the sum is the very byte that was stored.

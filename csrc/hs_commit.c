@@ -18,10 +18,12 @@
 #define HS_SLOT_UNKNOWN   UINT32_MAX
 #define HS_LOST_RACES_MAX 64u /* before the caller is asked to look at its clock */
 #define HS_LOOK_AFTER_NS  UINT64_C(1000000000)
-#define HS_BY_ID_SIZE     (HS_HASH_SIZE + 8u)
-/* What a commit of one key is about to write to ring and cache each: cold memory, fetched while the caller is elsewhere. */
-#define NEXT_COMMIT_BYTES 2048u
-#define HS_HASH_BATCH     64u
+#define HS_EPOCH_TOLD_NS_MAX                                                                                 \
+    UINT64_C(10000000) /* how late a commit's time may notice that the time of day was set */
+#define HS_BY_ID_SIZE         (HS_HASH_SIZE + 8u)
+/* The next commit writes about as much as this one, to cold memory: fetched while the caller is elsewhere. */
+#define FETCH_AHEAD_BYTES_MAX 4096u
+#define HS_HASH_BATCH         64u
 
 struct hs_commit_state {
     hs_branch_ref *branch; /* NULL: detached */
@@ -38,7 +40,8 @@ struct hs_commit_state {
     hs_edit one_edit;             /* storage when there is one */
     uint8_t one_id[1][HS_HASH_SIZE];
     uint32_t values_put, values_hashed;
-    uint64_t new_value_bytes;
+    uint64_t new_value_bytes; /* less what the ring spared */
+    hs_ring_spared spared;
     hs_head head;    /* that the edits are judged against; serial 0: none yet */
     uint32_t judged; /* edits that do not conflict with head */
     hs_apply *apply;
@@ -82,9 +85,8 @@ static void hash_values(hs_engine *engine, hs_commit_state *state) {
 }
 
 static int put_value(hs_engine *engine, const hs_ring_item *item, uint64_t *new_bytes) {
-    uint64_t place;
     bool added;
-    int status = hs_ring_put(&engine->ring, item, &place, &added);
+    int status = hs_ring_offer(&engine->ring, item, &added);
     if (status == HS_OK && added) *new_bytes += item->raw_size;
     return status;
 }
@@ -278,6 +280,21 @@ static int judge(hs_call *call, hs_commit_state *state) {
 
 /* --- the tree --- */
 
+/* Entries that were offered and stood already are not new after all. */
+static void count_spared(hs_engine *engine, hs_commit_state *state) {
+    hs_ring_settle(&engine->ring);
+    state->spared.nodes += engine->ring.spared.nodes;
+    state->spared.node_bytes += engine->ring.spared.node_bytes;
+    state->spared.value_bytes += engine->ring.spared.value_bytes;
+    engine->ring.spared = (hs_ring_spared){0};
+}
+
+/* One edit is applied from its start each time: what an attempt before this one spared is no part of it. */
+static void forget_spared_nodes(hs_engine *engine, hs_commit_state *state) {
+    state->spared.nodes = engine->ring.spared.nodes = 0;
+    state->spared.node_bytes = engine->ring.spared.node_bytes = 0;
+}
+
 static int apply_edits(hs_engine *engine, hs_commit_state *state, const uint8_t *on) {
     if (state->applied && memcmp(state->applied_on, on, HS_HASH_SIZE) == 0) return HS_OK;
     if (state->apply && memcmp(state->applied_on, on, HS_HASH_SIZE) != 0) {
@@ -288,8 +305,10 @@ static int apply_edits(hs_engine *engine, hs_commit_state *state, const uint8_t 
     memcpy(state->applied_on, on, HS_HASH_SIZE);
     int status = HS_OK;
     if (state->count == 1) {
+        forget_spared_nodes(engine, state);
         status = hs_tree_apply_one(&engine->tree, on, state->edits, &state->result);
     } else {
+        if (!state->apply) forget_spared_nodes(engine, state);
         if (!state->apply)
             status = hs_apply_new(&engine->tree, on, state->edits, state->count, &state->apply);
         if (status == HS_OK) status = hs_apply_run(state->apply, &state->result);
@@ -310,13 +329,13 @@ static int move_root(hs_engine *engine, hs_commit_state *state) {
 static size_t write_record(hs_call *call, const hs_commit_state *state, uint8_t *out) {
     const hs_apply_result *result = &state->result;
     const hs_head *head = &state->head;
-    hs_record record = {.time_ns = (int64_t)hs_clock_ns(CLOCK_REALTIME),
-                        .latency_ns = hs_clock_ns(CLOCK_MONOTONIC) - state->start_ns,
-                        .new_bytes = result->new_node_bytes + state->new_value_bytes,
-                        .reused_bytes = result->value_bytes > state->new_value_bytes
-                                            ? result->value_bytes - state->new_value_bytes
-                                            : 0,
-                        .new_nodes = result->new_nodes,
+    uint64_t now_ns = hs_clock_ns(CLOCK_MONOTONIC);
+    uint64_t values = state->new_value_bytes - state->spared.value_bytes;
+    hs_record record = {.time_ns = (int64_t)(now_ns + call->engine->epoch_ns),
+                        .latency_ns = now_ns - state->start_ns,
+                        .new_bytes = result->new_node_bytes - state->spared.node_bytes + values,
+                        .reused_bytes = result->value_bytes > values ? result->value_bytes - values : 0,
+                        .new_nodes = result->new_nodes - state->spared.nodes,
                         .changed_keys = result->changed_keys,
                         .retries = state->retries,
                         .message = call->message,
@@ -371,12 +390,14 @@ static int fill_edits(hs_commit_state *state) {
     state->forms = edits->forms;
     state->values_put = state->values_hashed = 0;
     state->new_value_bytes = 0;
+    state->spared = (hs_ring_spared){0};
     return HS_OK;
 }
 
 /* --- running --- */
 
 static int64_t publish_detached(hs_call *call, hs_commit_state *state) {
+    count_spared(call->engine, state);
     int status = hs_ring_flush(&call->engine->ring);
     if (status != HS_OK) return status;
     return (int64_t)write_record(call, state, call->data);
@@ -385,6 +406,7 @@ static int64_t publish_detached(hs_call *call, hs_commit_state *state) {
 /* Record, publish, head. HS_MOVED: the race was lost. */
 static int64_t publish_on_branch(hs_call *call, hs_commit_state *state) {
     hs_engine *engine = call->engine;
+    count_spared(engine, state);
     size_t size = write_record(call, state, call->data);
     hs_ring_item item = {
         .kind = HS_ENTRY_RECORD, .payload = call->data, .stored_size = (uint32_t)size, .raw_size = size};
@@ -467,10 +489,27 @@ static int64_t look_after(hs_engine *engine, uint64_t start_ns) {
     return HS_LOOK_AFTER;
 }
 
+/* What the time of day is ahead of the monotonic clock, looked at again where the last look is old: two clocks a commit, not three. */
+static void tell_time(hs_engine *engine, uint64_t now_ns) {
+    if (HS_LIKELY(now_ns - engine->epoch_told_ns < HS_EPOCH_TOLD_NS_MAX)) return;
+    engine->epoch_ns = hs_clock_ns(CLOCK_REALTIME) - hs_clock_ns(CLOCK_MONOTONIC);
+    engine->epoch_told_ns = now_ns;
+}
+
+static void fetch_ahead(hs_engine *engine, const hs_commit_state *state, size_t record_size) {
+    uint64_t nodes = state->result.new_node_bytes, values = state->new_value_bytes;
+    uint64_t ring = nodes + values + record_size + (state->result.new_nodes + 2) * sizeof(hs_entry);
+    uint64_t cache = nodes + nodes / 2; /* with heads, links and chaining values */
+    hs_ring_prefetch_room(&engine->ring, ring < FETCH_AHEAD_BYTES_MAX ? ring : FETCH_AHEAD_BYTES_MAX);
+    hs_cache_prefetch_room(engine->tree.cache, cache < FETCH_AHEAD_BYTES_MAX ? cache : FETCH_AHEAD_BYTES_MAX);
+}
+
 /* Run under the engine's mutex, which the caller holds; the chunk is released on every way out. */
 static int64_t run_locked(hs_call *call, hs_commit_state *state) {
     hs_engine *engine = call->engine;
     int64_t result;
+    tell_time(engine, state->start_ns);
+    engine->ring.spared = (hs_ring_spared){0};
     hs_cache_trim(engine->tree.cache);
     if (state->reaped != engine->reaped) begin_again(engine, state);
     while ((result = run_once(call, state)) == HS_REAPED) {
@@ -480,10 +519,10 @@ static int64_t run_locked(hs_call *call, hs_commit_state *state) {
     }
     /* What was put may serve when the commit goes on; if it was lost, suspended commits begin again. */
     if (result < 0 && hs_ring_flush(&engine->ring) == HS_REAPED) engine->reaped++;
+    count_spared(engine, state);
     hs_ring_end(&engine->ring);
     if (result > 0) {
-        hs_ring_prefetch_room(&engine->ring, NEXT_COMMIT_BYTES);
-        hs_cache_prefetch_room(engine->tree.cache, NEXT_COMMIT_BYTES);
+        fetch_ahead(engine, state, (size_t)result);
         if (engine->self.slot)
             hs_store_relaxed(&engine->self.slot->commits, hs_load_relaxed(&engine->self.slot->commits) + 1);
         call->retries = state->retries;

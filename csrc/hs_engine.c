@@ -83,8 +83,7 @@ static int io_store(void *context, const uint8_t id[32], const uint8_t *bytes, s
     hs_engine *engine = context;
     hs_ring_item item = {
         .kind = HS_ENTRY_NODE, .id = id, .payload = bytes, .stored_size = (uint32_t)size, .raw_size = size};
-    uint64_t place;
-    return hs_ring_put(&engine->ring, &item, &place, added);
+    return hs_ring_offer(&engine->ring, &item, added);
 }
 
 static void io_prefetch(void *context, const uint8_t id[32]) {

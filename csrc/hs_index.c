@@ -67,8 +67,8 @@ typedef struct found_word {
     uint64_t word;
 } found_word;
 
-/* The word under which this very id stands: replaced first, so that an id stands once; twice only if two enter it at the same
- * moment, which costs a word and no more. */
+/* The word under which this very id stands: replaced first, so that an id stands once; twice only if two look for it and enter it
+ * at the same time, which costs a word and no more. */
 static found_word find_same(hs_segment *segment, const hs_index_key *key, const uint8_t id[32]) {
     for (int k = 0; k < 2; k++) {
         hs_index_bucket *bucket = &segment->index[key->bucket[k]];
@@ -127,7 +127,7 @@ static found_word find_oldest(hs_segment *segment, const hs_index_key *key) {
 int hs_index_insert(hs_segment *segment, const hs_index_key *key, const uint8_t id[32], uint64_t place) {
     uint64_t mine = word_make(key, place);
     for (;;) { /* a failed swap means that another insert succeeded; and persisting never takes words back */
-        found_word found = find_same(segment, key, id);
+        found_word found = id ? find_same(segment, key, id) : (found_word){0};
         if (!found.slot) found = find_stale(segment, key);
         if (!found.slot) found = find_oldest(segment, key);
         if (!found.slot) return HS_WAIT;

@@ -29,6 +29,6 @@ static inline void hs_index_prefetch(const hs_segment *segment, const hs_index_k
 /* Places (of current generations) whose word carries the key's tag; returns how many. Edge E6 (acquire). */
 uint32_t hs_index_probe(const hs_segment *segment, const hs_index_key *key,
                         uint64_t places[HS_INDEX_CANDIDATES]);
-/* Enter a published place. HS_WAIT: both buckets hold nothing but unpersisted words. Edge E6 (release). */
+/* Enter a published place; id NULL: it was looked for lately, and stood nowhere. HS_WAIT: both buckets hold nothing but unpersisted words. Edge E6 (release). */
 int hs_index_insert(hs_segment *segment, const hs_index_key *key, const uint8_t id[32], uint64_t place);
 #endif

@@ -16,7 +16,8 @@ void hs_ring_init(hs_ring *ring, hs_segment *segment, hs_participant *self) {
 uint64_t hs_ring_checksum(const uint64_t seed[2], uint32_t generation, const hs_entry *header,
                           uint64_t payload_sum) {
     uint64_t seeded[2] = {seed[0] ^ payload_sum, seed[1] ^ generation};
-    return hs_checksum(seeded, &header->raw_size, sizeof *header - offsetof(hs_entry, raw_size));
+    _Static_assert(sizeof *header - offsetof(hs_entry, raw_size) == 48, "what the sum is of");
+    return hs_checksum_48(seeded, &header->raw_size);
 }
 
 /* Do kind, codec and sizes agree, whoever says so? */
@@ -149,15 +150,17 @@ int hs_ring_damage(const hs_segment *segment, uint32_t *chunk, uint32_t *offset,
 
 /* ---- Writing ---- */
 
-/* The id's place in the ring, if it stands there verifiably under this header; 0 if not. BLOB names say less than bytes. */
-static uint64_t find_standing(const hs_segment *segment, const hs_index_key *key, const hs_ring_item *item) {
+/* The id's place in the ring, if it stands there verifiably under this header; 0 if not. BLOB names say less than bytes. *alone: no
+ * word of the index may be this id's. */
+static uint64_t find_standing(const hs_segment *segment, const hs_index_key *key, const uint8_t id[32],
+                              uint8_t kind, bool *alone) {
     uint64_t places[HS_INDEX_CANDIDATES];
     uint32_t candidates = hs_index_probe(segment, key, places);
+    *alone = candidates == 0;
     for (uint32_t i = 0; i < candidates; i++) {
         hs_entry header;
-        if (!header_read(segment, places[i], &header) || memcmp(header.id, item->id, 32) != 0) continue;
-        if ((header.kind == HS_ENTRY_BLOB) != (item->kind == HS_ENTRY_BLOB) ||
-            !still_current(segment, places[i]))
+        if (!header_read(segment, places[i], &header) || memcmp(header.id, id, 32) != 0) continue;
+        if ((header.kind == HS_ENTRY_BLOB) != (kind == HS_ENTRY_BLOB) || !still_current(segment, places[i]))
             continue;
         return places[i];
     }
@@ -172,8 +175,33 @@ static uint64_t find_pending(const hs_ring *ring, const uint8_t id[32]) {
     return 0;
 }
 
+/* Look the entry up that was appended last. What turns out to stand already is taken back, since nobody has seen it. Its place then; 0:
+ * it is new. */
+static uint64_t look_up_last(hs_ring *ring) {
+    uint32_t last = ring->pending_count - 1;
+    uint64_t standing = find_standing(ring->segment, &ring->pending_key[last], ring->pending_id[last],
+                                      ring->offered.kind, &ring->pending_new[last]);
+    if (standing != 0) {
+        ring->writer.end = hs_place_offset(ring->pending_place[last]);
+        ring->pending_count--;
+    }
+    ring->offered.kind = 0;
+    return standing;
+}
+
+void hs_ring_settle(hs_ring *ring) {
+    if (ring->offered.kind == 0) return;
+    bool node = ring->offered.kind == HS_ENTRY_NODE;
+    uint64_t size = ring->offered.raw_size;
+    if (look_up_last(ring) == 0) return;
+    ring->spared.nodes += node;
+    ring->spared.node_bytes += node ? size : 0;
+    ring->spared.value_bytes += node ? 0 : size;
+}
+
 static int reaped(hs_ring *ring) {
     ring->pending_count = 0;
+    ring->offered.kind = 0;
     return HS_REAPED;
 }
 
@@ -190,10 +218,12 @@ static int index_pending(hs_ring *ring) {
         /* A published place may be persisted, freed and even reused while it waits for a word: then L2 finds it. */
         if (!hs_chunk_is_persisted(ring->segment, hs_place_chunk(place), hs_place_generation(place),
                                    hs_place_offset(place))) {
-            hs_index_key key = hs_index_key_make(ring->segment, ring->pending_id[i]);
-            if (hs_index_insert(ring->segment, &key, ring->pending_id[i], place) == HS_OK) continue;
+            const uint8_t *known = ring->pending_new[i] ? NULL : ring->pending_id[i];
+            if (hs_index_insert(ring->segment, &ring->pending_key[i], known, place) == HS_OK) continue;
             ring->pending_head[kept] = ring->pending_head[i];
             ring->pending_place[kept] = place;
+            ring->pending_key[kept] = ring->pending_key[i];
+            ring->pending_new[kept] = ring->pending_new[i];
             memmove(ring->pending_id[kept], ring->pending_id[i], 32);
             kept++;
         }
@@ -204,6 +234,7 @@ static int index_pending(hs_ring *ring) {
 }
 
 int hs_ring_flush(hs_ring *ring) {
+    hs_ring_settle(ring);
     if (ring->writer.owned && hs_chunk_publish(ring->segment, ring->self, &ring->writer) != HS_OK)
         return reaped(ring);
     if (ring->pending_count == 0) return HS_OK;
@@ -213,6 +244,7 @@ int hs_ring_flush(hs_ring *ring) {
 
 void hs_ring_end(hs_ring *ring) {
     if (ring->writer.owned && ring->writer.end != ring->writer.published) ring->pending_count = 0;
+    ring->offered.kind = 0; /* if there was one, it was not published */
     hs_chunk_release(ring->segment, ring->self, &ring->writer, false);
 }
 
@@ -240,8 +272,8 @@ static bool is_worth_keeping(const hs_ring *ring, uint64_t place, uint32_t units
     if (hs_ring_checksum(segment->seed, hs_place_generation(place), header, *sum) != header->checksum)
         return false;
     hs_index_key key = hs_index_key_make(segment, header->id);
-    hs_ring_item item = {.kind = header->kind, .id = header->id};
-    return find_standing(segment, &key, &item) == 0;
+    bool alone;
+    return find_standing(segment, &key, header->id, header->kind, &alone) == 0;
 }
 
 /* Move an entry of the last use down to the end of what is kept. */
@@ -256,6 +288,8 @@ static void keep(hs_ring *ring, uint32_t offset, hs_entry *header, uint64_t sum)
     uint32_t n = ring->pending_count++;
     ring->pending_head[n] = hs_load_u64(header->id);
     ring->pending_place[n] = hs_place_make(writer->generation, writer->chunk, writer->end);
+    ring->pending_key[n] = hs_index_key_make(ring->segment, header->id);
+    ring->pending_new[n] = false;
     memcpy(ring->pending_id[n], header->id, 32);
     writer->end += units;
 }
@@ -330,8 +364,10 @@ static bool item_is_possible(const hs_ring_item *item) {
            (item->id == NULL) == (item->kind == HS_ENTRY_RECORD);
 }
 
-static int append(hs_ring *ring, const hs_ring_item *item, uint64_t *place) {
+/* `key` is that of the item's id, if it has one. */
+static int append(hs_ring *ring, const hs_ring_item *item, const hs_index_key *key, uint64_t *place) {
     uint32_t units = hs_ring_units(item->stored_size);
+    hs_ring_settle(ring);
     int status = room_make(ring, units);
     if (status != HS_OK) return status;
     *place = entry_write(ring, item, units);
@@ -339,37 +375,47 @@ static int append(hs_ring *ring, const hs_ring_item *item, uint64_t *place) {
     uint32_t n = ring->pending_count++;
     ring->pending_head[n] = hs_load_u64(item->id);
     ring->pending_place[n] = *place;
+    ring->pending_key[n] = *key;
+    ring->pending_new[n] = false;
     memcpy(ring->pending_id[n], item->id, 32);
     return HS_OK;
 }
 
 int hs_ring_append(hs_ring *ring, const hs_ring_item *item, uint64_t *place) {
-    return item_is_possible(item) ? append(ring, item, place) : HS_ARGUMENT;
+    if (!item_is_possible(item)) return HS_ARGUMENT;
+    hs_index_key key = {0};
+    if (item->id != NULL) key = hs_index_key_make(ring->segment, item->id);
+    return append(ring, item, &key, place);
 }
 
-/* Appended first, looked up then: the index lines come near while the payload is copied, and what turns out to stand already
- * is taken back, since nobody has seen it. */
-int hs_ring_put(hs_ring *ring, const hs_ring_item *item, uint64_t *place, bool *added) {
-    if (!item_is_possible(item)) return HS_ARGUMENT;
-    if (item->id == NULL) {
-        int status = append(ring, item, place);
-        if (status == HS_OK) *added = true;
-        return status;
-    }
+/* Append it, to be looked up when its index lines have come near. */
+static int offer(hs_ring *ring, const hs_ring_item *item, uint64_t *place, bool *added) {
     hs_index_key key = hs_index_key_make(ring->segment, item->id);
     hs_index_prefetch(ring->segment, &key);
-    uint64_t standing = find_pending(ring, item->id), appended = 0;
-    if (standing == 0) {
-        int status = append(ring, item, &appended);
-        if (status != HS_OK) return status;
-        standing = find_standing(ring->segment, &key, item);
-        if (standing != 0) {
-            ring->writer.end = hs_place_offset(appended);
-            ring->pending_count--;
-        }
-    }
-    *place = standing != 0 ? standing : appended;
-    *added = standing == 0;
+    hs_ring_settle(ring);
+    *place = find_pending(ring, item->id);
+    *added = *place == 0;
+    if (!*added) return HS_OK;
+    int status = append(ring, item, &key, place);
+    if (status == HS_OK) ring->offered = (hs_ring_offered){.kind = item->kind, .raw_size = item->raw_size};
+    return status;
+}
+
+int hs_ring_offer(hs_ring *ring, const hs_ring_item *item, bool *added) {
+    uint64_t place;
+    return item_is_possible(item) && item->id ? offer(ring, item, &place, added) : HS_ARGUMENT;
+}
+
+int hs_ring_put(hs_ring *ring, const hs_ring_item *item, uint64_t *place, bool *added) {
+    if (!item_is_possible(item)) return HS_ARGUMENT;
+    int status = item->id ? offer(ring, item, place, added) : append(ring, item, NULL, place);
+    if (status != HS_OK) return status;
+    if (!item->id) *added = true;
+    if (!item->id || !*added) return HS_OK;
+    uint64_t standing = look_up_last(ring);
+    if (standing == 0) return HS_OK;
+    *place = standing;
+    *added = false;
     return HS_OK;
 }
 

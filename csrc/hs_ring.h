@@ -14,15 +14,30 @@
 #define HS_RING_PENDING_MAX                                                                                  \
     64u /* appended entries that wait for their flush; put flushes when there are so many */
 
+typedef struct hs_ring_offered { /* the entry that was appended last and not looked up yet */
+    uint8_t kind;                /* 0: there is none */
+    uint64_t raw_size;
+} hs_ring_offered;
+
+typedef struct hs_ring_spared { /* offered, and taken back because they stood already */
+    uint32_t nodes;
+    uint64_t node_bytes, value_bytes;
+} hs_ring_spared;
+
 typedef struct hs_ring {
     hs_segment *segment;
     hs_participant *self; /* NULL: this ring only reads */
     hs_chunk_writer writer;
     uint32_t pending_count; /* appended, not yet in the index */
     uint32_t done_seen;     /* done_bell before the last look for room */
+    hs_ring_offered offered;
+    hs_ring_spared spared; /* since whoever counts them set it to zero */
     uint64_t pending_head
         [HS_RING_PENDING_MAX]; /* first 8 bytes of the id: repeats within a commit are found here */
     uint64_t pending_place[HS_RING_PENDING_MAX];
+    hs_index_key pending_key[HS_RING_PENDING_MAX];
+    bool pending_new
+        [HS_RING_PENDING_MAX]; /* looked up when it was put: no word of the index could be its id's */
     uint8_t pending_id[HS_RING_PENDING_MAX][32];
 } hs_ring;
 
@@ -49,6 +64,10 @@ void hs_ring_init(hs_ring *ring, hs_segment *segment, hs_participant *self);
  * published and the full chunk sealed; call again later with the same item. HS_REAPED: what was appended since the last flush
  * is lost; begin again. HS_NO_SPACE. HS_ARGUMENT: payload above HS_ENTRY_PAYLOAD_MAX, sizes that disagree. */
 int hs_ring_put(hs_ring *ring, const hs_ring_item *item, uint64_t *place, bool *added);
+/* The same in two steps, for whoever has something to do between them: append now, and look the id up, whose index lines come near
+ * meanwhile, at the next append or flush, or by hs_ring_settle. So *added is a guess; what was taken back is counted in `spared`. */
+int hs_ring_offer(hs_ring *ring, const hs_ring_item *item, bool *added);
+void hs_ring_settle(hs_ring *ring);
 /* The same without looking whether the id stands there already. */
 int hs_ring_append(hs_ring *ring, const hs_ring_item *item, uint64_t *place);
 /* Publish what was appended, then enter it in the index. HS_WAIT: a bucket holds only unpersisted words (what could not be

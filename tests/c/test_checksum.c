@@ -56,6 +56,16 @@ static void copy_gives_the_same_sum_and_exactly_the_bytes(void) {
     }
 }
 
+static void sum_of_a_header_is_the_sum_of_its_bytes(void) {
+    uint64_t seed[2] = {3, 5};
+    uint8_t data[64];
+    for (size_t i = 0; i < sizeof data; i++) data[i] = (uint8_t)(i * 37 + 11);
+    for (size_t shift = 0; shift < 16; shift++) {
+        seed[0] += shift;
+        CHECK(hs_checksum_48(seed, data + shift) == hs_checksum(seed, data + shift, 48));
+    }
+}
+
 static void sum_of_nothing_needs_no_memory(void) {
     CHECK_EQ_INT(hs_checksum(seed, NULL, 0), hs_checksum_copy(seed, NULL, NULL, 0));
     CHECK(hs_checksum(seed, NULL, 0) != 0);
@@ -218,6 +228,7 @@ static void levels_order_keys_independently(void) {
 
 int main(void) {
     RUN(copy_gives_the_same_sum_and_exactly_the_bytes);
+    RUN(sum_of_a_header_is_the_sum_of_its_bytes);
     RUN(sum_of_nothing_needs_no_memory);
     RUN(every_single_bit_counts);
     RUN(zeros_of_different_lengths_have_different_sums);

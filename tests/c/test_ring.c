@@ -65,6 +65,54 @@ static void same_id_is_put_once(void) {
     rig_break(&r);
 }
 
+static int offer(worker *w, const thing *t, bool *added) {
+    hs_ring_item item = {.kind = HS_ENTRY_NODE,
+                         .id = t->id,
+                         .payload = t->bytes,
+                         .stored_size = (uint32_t)t->size,
+                         .raw_size = t->size};
+    return hs_ring_offer(&w->ring, &item, added);
+}
+
+static void offer_is_looked_up_by_what_comes_next(void) {
+    rig r;
+    worker a, b;
+    rig_make(&r, 4);
+    worker_join(&r, &a);
+    worker_join(&r, &b);
+    thing t = thing_make(1, 600), u = thing_make(2, 300), v = thing_make(3, 400);
+    bool added;
+    CHECK_EQ_INT(offer(&a, &t, &added), HS_OK);
+    CHECK(added);
+    CHECK_EQ_INT(offer(&a, &t, &added), HS_OK); /* a repeat within the commit */
+    CHECK(!added);
+    CHECK_EQ_INT(hs_ring_flush(&a.ring), HS_OK);
+    CHECK_EQ_INT(find(&r.segment, &t), HS_OK);
+    CHECK_EQ_INT(a.ring.spared.nodes, 0);
+
+    CHECK_EQ_INT(offer(&b, &t, &added), HS_OK); /* a guess: it stands */
+    CHECK(added);
+    uint32_t end = b.ring.writer.end;
+    CHECK_EQ_INT(offer(&b, &u, &added), HS_OK); /* looked up by the next, which takes its place */
+    CHECK_EQ_INT(b.ring.spared.nodes, 1);
+    CHECK_EQ_INT(b.ring.spared.node_bytes, 600);
+    CHECK(b.ring.writer.end < end);
+    CHECK_EQ_INT(offer(&b, &t, &added), HS_OK);
+    hs_ring_settle(&b.ring);
+    CHECK_EQ_INT(b.ring.spared.nodes, 2);
+    CHECK_EQ_INT(offer(&b, &t, &added), HS_OK);
+    CHECK_EQ_INT(hs_ring_flush(&b.ring), HS_OK);
+    CHECK_EQ_INT(b.ring.spared.nodes, 3);
+    CHECK_EQ_INT(find(&r.segment, &u), HS_OK);
+    CHECK_EQ_INT(offer(&b, &v, &added), HS_OK);
+    hs_ring_end(&b.ring); /* given up before it was looked up */
+    CHECK_EQ_INT(hs_ring_flush(&b.ring), HS_OK);
+    CHECK_EQ_INT(find(&r.segment, &v), HS_NOT_FOUND);
+    worker_leave(&a);
+    worker_leave(&b);
+    rig_break(&r);
+}
+
 static void blob_name_and_value_of_one_id_are_two_things(void) {
     rig r;
     worker w;
@@ -705,6 +753,7 @@ int main(void) {
     RUN(put_is_found_by_a_reader_without_a_slot);
     RUN(nothing_is_found_before_it_is_flushed);
     RUN(same_id_is_put_once);
+    RUN(offer_is_looked_up_by_what_comes_next);
     RUN(blob_name_and_value_of_one_id_are_two_things);
     RUN(impossible_items_are_refused);
     RUN(small_buffer_is_told_the_size);
