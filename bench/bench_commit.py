@@ -12,6 +12,7 @@ import helios_shm
 
 from .baselines import block_ns, wheel_messages
 from .bench_fork import change_row, fork_row
+from .bench_read import Names, hot_row, reads, walk_rows
 from .harness import (
     FLOOR,
     Contender,
@@ -23,7 +24,6 @@ from .harness import (
     Samples,
     Setting,
     Target,
-    Values,
     compare,
     idle_pair,
     measure,
@@ -33,6 +33,7 @@ from .harness import (
 from .peers import (
     BATCHES,
     COMMITS,
+    GETS,
     Diskcache,
     Git,
     Icechunk,
@@ -64,21 +65,6 @@ TURNS: dict[str, dict[str, int]] = {  # the slower, the seldomer: they take 10 u
 }
 
 
-def state(keys: int, size: int) -> Iterator[tuple[str, bytes]]:
-    """What `build` commits."""
-    return zip(map(path_key, range(keys)), Values(size, seed=7).take(keys), strict=True)
-
-
-def seated(
-    lineup: Lineup, kinds: Sequence[type[Store]], setting: Setting, keys: int, size: int
-) -> list[Store]:
-    """The peers that are there, holding that state."""
-    stores = lineup.stores(kinds, setting.memory, nbytes=keys * (size + 400))
-    for each in stores:
-        each.fill(state(keys, size))
-    return stores
-
-
 def blocks_of(engine: helios_shm.Engine, run: Run, items: Items) -> float:
     """BLAKE3 compressions for each of the items."""
     before = blocks_hashed(engine)
@@ -103,7 +89,7 @@ def one_key(
     with store(setting) as engine, Lineup() as lineup:
         branch = engine.branch("main")
         snapshot = build(branch, keys, size)
-        peers = seated(lineup, kinds, setting, keys, size)
+        peers = lineup.filled(kinds, setting.memory, keys, size)
         on_branch, detached = commits(branch.fork()), commits(snapshot.fork())
         blocks = blocks_of(engine, on_branch, edits.as_text(200))
         contenders = [
@@ -191,7 +177,7 @@ def many_keys(
     with store(setting) as engine, Lineup() as lineup:
         branch = engine.branch("main")
         build(branch, keys, size)
-        peers = seated(lineup, kinds, setting, keys, size)
+        peers = lineup.filled(kinds, setting.memory, keys, size)
         run, unsorted = batches(branch.fork()), changes(edits, keys, count, str, order=False)
         blocks = blocks_of(engine, run, unsorted(5))
         contenders = [Contender("one commit", run, unsorted), *wheel_messages()]
@@ -242,7 +228,7 @@ def million(setting: Setting, size: int, copies: Sequence[str]) -> Iterator[Row]
         large, little = engine.branch("large"), engine.branch("little")
         build(large, keys, size)
         build(little, 100, size)
-        (lmdb,) = seated(lineup, [Lmdb], setting, keys, size)
+        (lmdb,) = lineup.filled([Lmdb], setting.memory, keys, size)
         contenders = [
             Contender("large", commits(large.fork()), edits.as_text, idle_pair),
             Contender("the same, 100 keys", commits(little.fork()), little_edits.as_text, idle_pair),
@@ -258,6 +244,8 @@ def million(setting: Setting, size: int, copies: Sequence[str]) -> Iterator[Row]
         assert isinstance(lmdb, Lmdb)
         yield fork_row(setting, large.head, lmdb.environment, keys)
         yield change_row(setting, large.head, lmdb.environment, size, copies)
+        yield hot_row(setting, large.head, [lmdb], size)
+        yield from walk_rows(setting, large.head, [lmdb], size)
 
 
 def million_1_kib(setting: Setting) -> Iterator[Row]:
@@ -269,21 +257,26 @@ def million_48_bytes(setting: Setting) -> Iterator[Row]:
     return million(setting, 48, ("dict.copy", "deepcopy", "pickle dumps + loads", "immutables Map.set"))
 
 
-def commit_ray(setting: Setting) -> Iterator[Row]:
+def beside_ray(setting: Setting) -> Iterator[Row]:
     """Apart from the others: Ray's own processes take the cores while it runs."""
-    yield from one_key_ray(setting, 1024)
-
-
-def one_key_ray(setting: Setting, size: int) -> Iterator[Row]:
-    edits = Edits(100, size)
+    edits = Edits(100, 1024)
     with store(setting) as engine, Lineup() as lineup:
         branch = engine.branch("main")
-        build(branch, 100, size)
-        peers = seated(lineup, [Ray], setting, 100, size)
+        snapshot = build(branch, 100, 1024)
+        peers = lineup.filled([Ray], setting.memory, 100, 1024)
+        rounds = setting.scale(50, 2)
         contenders = [
             Contender("on a branch", commits(branch.fork()), edits.as_text, idle_pair),
             *(each.contender(COMMITS, edits.named(each.key), calls=5) for each in peers),
         ]
-        ours, *others = measure(contenders, rounds=setting.scale(50, 2), calls=20, batch=1)
-    name = f"commit 1 key of 100 x {sized(size)}, on a branch, beside Ray"
-    yield compare(name, ours, others, skipped=lineup.skipped)
+        ours, *others = measure(contenders, rounds=rounds, calls=20, batch=1)
+        name = f"commit 1 key of 100 x {sized(1024)}, on a branch, beside Ray"
+        yield compare(name, ours, others, skipped=lineup.skipped)
+        names = Names(list(snapshot))
+        contenders = [
+            Contender("again", reads(snapshot), names),
+            *(each.contender(GETS, names, calls=1) for each in peers),
+        ]
+        ours, *others = measure(contenders, rounds=rounds, calls=5, batch=10)
+        name = f"snapshot[path], repeated, 100 x {sized(1024)}, hot, beside Ray"
+        yield compare(name, ours, others, skipped=lineup.skipped)

@@ -26,10 +26,11 @@ from .harness import (
     compare,
     idle_pair,
     measure,
+    pairs_of,
     path_key,
     sized,
 )
-from .peers import Lineup, changed_copies, private
+from .peers import PRIVATE, Lineup, changed_copies, installed
 from .states import build, store, twin
 
 COPIES = ("dict.copy", "deepcopy", "pickle dumps + loads")  # they take time with every key
@@ -96,10 +97,7 @@ def change_row(
     """Forking this snapshot and changing one key beside the peers that hold the same state."""
     keys = len(snapshot)
     edits = Edits(keys, size)
-    value = Values(size, seed=7).take(1)[0]
-    state = {
-        path_key(number): value for number in range(keys)
-    }  # nobody here looks into the values but pickle
+    state = dict(pairs_of(keys, size))
     large = keys * size >= 1 << 20 or keys >= 10_000
     with Lineup() as lineup:
         contenders = [
@@ -109,7 +107,7 @@ def change_row(
             ),
             Contender(ABORTED, lmdb_aborted(environment), edits.as_bytes, idle_pair),
         ]
-        for label, run in private(lineup, peers, state):
+        for label, run in installed(lineup, PRIVATE, peers, state):
             slow = {"calls": 1, "batch": 1, "every": 10 if large else 2} if label in COPIES else {}
             contenders.append(Contender(label, run, edits.as_text, idle_pair, **slow))
         rounds = setting.scale(20 if large else 60, 2)

@@ -433,6 +433,11 @@ class Values:
         return [buffer[at : at + self.size] for at in range(count)]
 
 
+def pairs_of(keys: int, size: int) -> Iterator[tuple[str, bytes]]:
+    """The state that a row of so many keys is measured on, the same in every store."""
+    return zip(map(path_key, range(keys)), Values(size, seed=7).take(keys), strict=True)
+
+
 class Edits:
     """Inputs of (random key of the first `keys`, value never seen before)."""
 

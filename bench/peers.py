@@ -47,7 +47,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeAlias, TypeVar
 import lmdb
 
 from .baselines import lmdb_batches, lmdb_commits, lmdb_items, lmdb_keys, lmdb_open, lmdb_prefix
-from .harness import Contender, Items, Run, Skipped, idle_pair, idle_single
+from .harness import Contender, Items, Run, Skipped, idle_pair, idle_single, pairs_of
 
 Pairs: TypeAlias = Iterable[tuple[str, bytes]]
 Work: TypeAlias = Literal["commits", "batches", "gets", "keys", "items", "prefix"]
@@ -199,6 +199,15 @@ class Lineup(ExitStack):
         """Those of them that could be opened."""
         seated = [self.seat(kind, parent, durable=durable, nbytes=nbytes) for kind in kinds]
         return [store for store in seated if store]
+
+    def filled(
+        self, kinds: Sequence[type[Store]], parent: Path, keys: int, size: int, *, durable: bool = False
+    ) -> list[Store]:
+        """The same, holding the state of so many keys."""
+        stores = self.stores(kinds, parent, durable=durable, nbytes=keys * (size + 400))
+        for each in stores:
+            each.fill(pairs_of(keys, size))
+        return stores
 
 
 class Lmdb(Store):
@@ -821,19 +830,32 @@ def changed_maps(persistent: Any) -> Run:
     return run
 
 
+# What shares its structure, made from a state.
+MAPPINGS: dict[str, Callable[[dict[str, bytes]], Any]] = {
+    "immutables Map": lambda state: package("immutables").Map(state),
+    "pyrsistent pmap": lambda state: package("pyrsistent").pmap(state),
+}
 PRIVATE: dict[str, Callable[[dict[str, bytes]], Run]] = {
     "dict.copy": lambda state: changed_copies(dict.copy, state),
     "deepcopy": lambda state: changed_copies(copy.deepcopy, state),
     "pickle dumps + loads": lambda state: changed_copies(pickled, state),
-    "immutables Map.set": lambda state: changed_maps(package("immutables").Map(state)),
-    "pyrsistent pmap.set": lambda state: changed_maps(package("pyrsistent").pmap(state)),
+    "immutables Map.set": lambda state: changed_maps(MAPPINGS["immutables Map"](state)),
+    "pyrsistent pmap.set": lambda state: changed_maps(MAPPINGS["pyrsistent pmap"](state)),
 }
 
 
-def private(lineup: Lineup, names: Iterable[str], state: dict[str, bytes]) -> Iterator[Doing]:
-    """Those of PRIVATE that are installed, holding `state`."""
+Made = TypeVar("Made")
+
+
+def installed(
+    lineup: Lineup,
+    kinds: dict[str, Callable[[dict[str, bytes]], Made]],
+    names: Iterable[str],
+    state: dict[str, bytes],
+) -> Iterator[tuple[str, Made]]:
+    """Those of MAPPINGS or PRIVATE that are there, holding `state`."""
     for name in names:
         try:
-            yield Doing(name, PRIVATE[name](state))
+            yield name, kinds[name](state)
         except Absent as error:
             lineup.skipped.append(Skipped(name, str(error)))

@@ -9,6 +9,7 @@ Drawn from the rows that say where they stand (`Row.at`). Without matplotlib not
 """
 
 import importlib
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -94,7 +95,7 @@ def draw(found: Report, directory: Path) -> list[Path]:
         about = f"{found.about['machine']}; commit {found.about['commit']}; n = {operations:,} of ours"
         figure.suptitle(f"{plot}\n{about}; {found.about['kind']}", fontsize=8)
         figure.tight_layout(rect=(0, 0.08 + 0.015 * len(names) / 3 / down, 1, 0.97))
-        path = directory / f"{plot.replace(' ', '-')}.svg"
+        path = directory / f"{re.sub('[^a-z0-9]+', '-', plot.lower())}.svg"
         figure.savefig(path)
         pyplot.close(figure)
         written.append(path)

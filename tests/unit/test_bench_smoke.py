@@ -48,16 +48,25 @@ LINES: dict[str, dict[str, tuple[str, ...]]] = {
         r"commit 1,000 keys of [\d,]+ x 1 KiB, on a branch": (*PUTMULTI, ALONE, *PUBLISHING[:4]),
         r"commit 1,000 keys of [\d,]+ x 48 B, on a branch": (*PUTMULTI, ALONE, *PUBLISHING[:4]),
     },
-    "commit_ray": {r"commit 1 key of 100 x 1 KiB, on a branch, beside Ray": ("ray.*",)},
+    "beside_ray": {
+        r"commit 1 key of 100 x 1 KiB, on a branch, beside Ray": ("ray.*",),
+        r"snapshot\[path\], repeated, .*, beside Ray": ("ray.*",),
+    },
     "million_1_kib": {
         r"commit 1 key of [\d,]{4,} x 1 KiB, on a branch": (PUT, "the same, 100 keys"),
         r"snapshot\.fork\(\), [\d,]{4,} keys": (GET,),
         r"fork and change 1 key of [\d,]+ x 1 KiB": (r"dict\.copy", "immutables.*", "an empty dict.*"),
+        r"snapshot\[path\], repeated, [\d,]+ x .*, hot": (GET, r"dict\[path\]"),
+        r"snapshot\.keys\(\), .*": ("py-lmdb cursor, keys only",),
+        r"snapshot\.items\(\), .*": ("py-lmdb cursor, copies",),
     },
     "million_48_bytes": {
         r"commit 1 key of [\d,]{4,} x 48 B, on a branch": (PUT, "the same, 100 keys"),
         r"snapshot\.fork\(\), [\d,]{4,} keys": (GET,),
         r"fork and change 1 key of [\d,]+ x 48 B": (*COPIES[:4], "an empty dict.*"),
+        r"snapshot\[path\], repeated, [\d,]+ x .*, hot": (GET, r"dict\[path\]"),
+        r"snapshot\.keys\(\), .*": ("py-lmdb cursor, keys only",),
+        r"snapshot\.items\(\), .*": ("py-lmdb cursor, copies",),
     },
     "fork": {r"snapshot\.fork\(\), 100 keys": (GET,)},
     "fork_and_change": {
@@ -66,12 +75,26 @@ LINES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "workspace_set": {r"workspace\[path\] = value": ("dict",)},
     "read_100": {
-        r"snapshot\[path\], first read, .*another process": (r"py-lmdb get, view, the same process",),
-        r"snapshot\[path\], repeated, .*another process": (r"py-lmdb get, view, the same process",),
+        r"snapshot\[path\], first read, .*another process": (GET, *PUBLISHING),
+        r"snapshot\[path\], repeated, .*another process": (GET, *PUBLISHING),
     },
     "read_10_000": {
-        r"snapshot\[path\], first read, .*another process": (r"py-lmdb get, view, the same process",),
-        r"snapshot\[path\], repeated, .*another process": (r"py-lmdb get, view, the same process",),
+        r"snapshot\[path\], first read, .*another process": (GET, *PUBLISHING),
+        r"snapshot\[path\], repeated, .*another process": (GET, *PUBLISHING),
+    },
+    "read_hot": {
+        r"snapshot\[path\], repeated, 100 x .*, hot": (
+            GET, *PUBLISHING, *COPIES[3:], "icechunk.*", "ProllyTree.*", r"dict\[path\]"
+        ),
+        r"snapshot\[path\], repeated, (?!100 )[\d,]+ x .*, hot": (GET, *PUBLISHING, *COPIES[3:], r"dict\[path\]"),
+    },
+    "read_cold": {
+        r"snapshot\[path\], first read, .*no segment": (GET, r"sqlite3.*", r"diskcache.*", r"pygit2.*"),
+    },
+    "walk": {
+        r"snapshot\.keys\(\), .*": ("py-lmdb cursor, keys only", *PUBLISHING[:3], "dict.*"),
+        r"snapshot\.items\(\), .*": ("py-lmdb cursor, copies", *PUBLISHING[:3], "dict.*"),
+        r"snapshot\.items\(prefix\), .*": (r"py-lmdb set_range.*", r"sqlite3.*"),
     },
     "ring": {r"L1 put, 1 KiB": (r"BLAKE3 wheel, one call.*",), r"L1 hit, 1 KiB": (GET,)},
     "drain": {r"L2 group commit of 1,000 new nodes .*": (r"py-lmdb, the same bytes as one value.*",)},
