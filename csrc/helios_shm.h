@@ -303,7 +303,9 @@ typedef struct hs_edits {
     const uint32_t *key_sizes;
     const uint8_t *values; /* back to back */
     const uint32_t *value_sizes;
-    const uint8_t *forms; /* enum hs_edit_form; NULL: all are plain files */
+    const uint8_t *forms;           /* enum hs_edit_form; NULL: all are plain files */
+    const uint8_t *const *key_at;   /* where each key stands, instead of `keys`; or NULL */
+    const uint8_t *const *value_at; /* the same instead of `values` */
 } hs_edits;
 /* Commit edits on a base: `base` is {root[32]} and, with a branch, {root[32], u64 incarnation}. branch NULL: detached. On success: the size of the commit
  * record in data (csrc/hs_record.h; for a detached commit as well, though nothing keeps that one), perhaps with HS_LOOK_AFTER.

@@ -378,11 +378,12 @@ static int fill_edits(hs_commit_state *state) {
     for (uint32_t i = 0; i < edits->count; i++) {
         uint8_t form = edits->forms ? edits->forms[i] : 0;
         if (!edit_is_sound(form, edits->key_sizes[i], edits->value_sizes[i])) return HS_ARGUMENT;
-        state->edits[i] =
-            (hs_edit){.key = key,
-                      .key_size = edits->key_sizes[i],
-                      .remove = (form & HS_EDIT_REMOVE) != 0,
-                      .value = {.kind = form & HS_EDIT_KIND, .size = edits->value_sizes[i], .bytes = value}};
+        state->edits[i] = (hs_edit){.key = edits->key_at ? edits->key_at[i] : key,
+                                    .key_size = edits->key_sizes[i],
+                                    .remove = (form & HS_EDIT_REMOVE) != 0,
+                                    .value = {.kind = form & HS_EDIT_KIND,
+                                              .size = edits->value_sizes[i],
+                                              .bytes = edits->value_at ? edits->value_at[i] : value}};
         key += edits->key_sizes[i];
         value += edits->value_sizes[i];
     }

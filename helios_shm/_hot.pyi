@@ -1,6 +1,6 @@
 """csrc/python: base types of the public classes, with the fields that C reads and the methods called most often."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, overload
 
 from typing_extensions import Buffer
@@ -10,7 +10,7 @@ from .branch import Branch
 from .commit import Commit
 from .snapshot import Snapshot
 from .types import JSON
-from .workspace import Workspace
+from .workspace import Edit, Workspace
 
 class AttachmentBase:
     pool: list[Call]
@@ -69,6 +69,13 @@ class L1Base:
 
     def put(self, value: bytes, /) -> bytes: ...
     def get(self, id: bytes, /) -> bytes | None: ...
+
+class Edits:
+    def __init__(
+        self, edits: dict[str, Edit], form: Callable[[Edit], tuple[int, bytes]], /
+    ) -> None: ...
+    @property
+    def address(self) -> int: ...
 
 def bind(
     *, commit: type[Commit], workspace: type[Workspace], large: int, read_size_max: int, read_count_max: int

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import heapq
 import json
-from array import array
 from collections.abc import Iterator, Mapping, MutableMapping
+from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -230,14 +230,14 @@ class Workspace(hot.WorkspaceBase, MutableMapping[str, bytes]):
         if attachment.readonly:
             raise read_only_error(attachment)
         said = Said(message, metadata)
-        packed = _Packed(attachment, self._edits)
+        edits = hot.Edits(self._edits, partial(_form, attachment))
         branch = self._branch
         ref = _NULL if branch is None else branch._ref
         call = attachment.call()
         try:
             said.tell(call)
             call.c.no_rebase = not rebase
-            n = lib.hs_commit_many(call.c, ref, self._base, packed.c)
+            n = lib.hs_commit_many(call.c, ref, self._base, ffi.cast("hs_edits *", edits.address))
         except BaseException:  # Ctrl-C arrived meanwhile
             lib.hs_commit_cancel(call.c)
             silence(call)
@@ -409,33 +409,6 @@ def _bytes_of(value: object) -> bytes:
 def _check_size(size: int) -> None:
     if size > config.VALUE_BYTES_MAX:
         raise ValueError(f"a value has at most {config.VALUE_BYTES_MAX} bytes, this one has {size}")
-
-
-class _Packed:
-    """Edits as the core takes them: keys and values back to back, with their sizes. Keeps the memory alive."""
-
-    def __init__(self, attachment: Attachment, edits: dict[str, Edit]) -> None:
-        paths = list(edits)
-        joined = "".join(paths)
-        if joined.isascii():
-            keys, key_sizes = joined.encode(), array("I", map(len, paths))
-        else:
-            encoded = [encode_path(path) for path in paths]
-            keys, key_sizes = b"".join(encoded), array("I", map(len, encoded))
-        values: list[bytes] = list(edits.values())  # type: ignore[arg-type]
-        forms: bytearray | None = None
-        if not all(type(value) is bytes and len(value) < _LARGE for value in values):
-            forms = bytearray(len(values))
-            for i, edit in enumerate(edits.values()):
-                forms[i], values[i] = _form(attachment, edit)
-        self._keep = (keys, key_sizes, b"".join(values), array("I", map(len, values)), forms)
-        self.c = ffi.new("hs_edits *")
-        self.c.count = len(paths)
-        self.c.keys = ffi.from_buffer("uint8_t[]", keys)
-        self.c.key_sizes = ffi.from_buffer("uint32_t[]", key_sizes)
-        self.c.values = ffi.from_buffer("uint8_t[]", self._keep[2])
-        self.c.value_sizes = ffi.from_buffer("uint32_t[]", self._keep[3])
-        self.c.forms = _NULL if forms is None else ffi.from_buffer("uint8_t[]", forms)
 
 
 def _form(attachment: Attachment, edit: Edit) -> tuple[int, bytes]:

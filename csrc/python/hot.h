@@ -55,7 +55,7 @@ typedef struct hot_workspace {
 } hot_workspace;
 
 extern PyTypeObject hot_attachment_type, hot_call_type, hot_branch_type, hot_snapshot_type, hot_commit_type,
-    hot_workspace_type, hot_scan_type, hot_l1_type;
+    hot_workspace_type, hot_scan_type, hot_l1_type, hot_edits_type;
 
 /* The call at the end of an attachment's pool, which stays there; NULL: take the other way. No exception is set. */
 hs_call *hot_peek_call(PyObject *attachment);

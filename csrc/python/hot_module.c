@@ -175,7 +175,8 @@ PyMODINIT_FUNC PyInit__hot(void) {
                  {"CommitBase", &hot_commit_type},
                  {"WorkspaceBase", &hot_workspace_type},
                  {"Scan", &hot_scan_type},
-                 {"L1Base", &hot_l1_type}};
+                 {"L1Base", &hot_l1_type},
+                 {"Edits", &hot_edits_type}};
     if (hot_workspace_init() < 0 || hot_snapshot_init() < 0 || hot_scan_init() < 0 || hot_l1_init() < 0)
         return NULL;
     PyObject *module = PyModule_Create(&definition);

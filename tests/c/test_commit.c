@@ -75,12 +75,41 @@ static void many_edits_come_in_one_call(void) {
     rig_close(&r);
 }
 
+/* Where keys and values stand makes no difference: the same state, by either way. */
+static void edits_strewn_over_memory_are_the_same(void) {
+    rig r;
+    rig_open(&r, 4);
+    uint32_t key_sizes[3] = {1, 2, 3}, value_sizes[3] = {70, 0, 5};
+    uint8_t values[75], root[32];
+    memset(values, 'v', sizeof values);
+    const uint8_t *key_at[3] = {(const uint8_t *)"b", (const uint8_t *)"ab", (const uint8_t *)"abc"};
+    const uint8_t *value_at[3] = {values + 5, values, values};
+    hs_edits edits = {.count = 3,
+                      .keys = (const uint8_t *)"bababc",
+                      .key_sizes = key_sizes,
+                      .values = values,
+                      .value_sizes = value_sizes};
+    REQUIRE(hs_commit_many(&r.call[0], NULL, r.empty, &edits) > 0);
+    memcpy(root, r.data[0] + 16, 32);
+    edits.keys = edits.values = NULL;
+    edits.key_at = key_at;
+    edits.value_at = value_at;
+    REQUIRE(hs_commit_many(&r.call[0], NULL, r.empty, &edits) > 0);
+    CHECK_EQ_MEM(r.data[0] + 16, root, 32);
+    rig_close(&r);
+}
+
 static void bad_edits_are_refused(void) {
     rig r;
     rig_open(&r, 4);
     uint32_t key_size = 1, value_size = 2;
     uint8_t form = HS_EDIT_BLOB;
-    hs_edits edits = {1, (const uint8_t *)"k", &key_size, (const uint8_t *)"vv", &value_size, &form};
+    hs_edits edits = {.count = 1,
+                      .keys = (const uint8_t *)"k",
+                      .key_sizes = &key_size,
+                      .values = (const uint8_t *)"vv",
+                      .value_sizes = &value_size,
+                      .forms = &form};
     CHECK_EQ_INT(hs_commit_many(&r.call[0], NULL, r.empty, &edits),
                  HS_ARGUMENT); /* too short to hold an id */
     form = HS_KIND_COUNT;
@@ -444,6 +473,7 @@ static void waiting_for_the_head_ends_when_it_moves(void) {
 int main(void) {
     RUN(detached_commit_is_read_by_another_process);
     RUN(many_edits_come_in_one_call);
+    RUN(edits_strewn_over_memory_are_the_same);
     RUN(bad_edits_are_refused);
     RUN(branch_moves_and_others_see_it);
     RUN(disjoint_keys_are_rebased);

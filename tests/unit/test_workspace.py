@@ -5,11 +5,15 @@ import copy
 import mmap
 import pickle
 import random
+import sys
 from collections.abc import Callable, Iterator, MutableMapping
+from typing import Any
 
 import pytest
 
 import helios_shm
+from helios_shm import config
+from helios_shm._capi import ffi, hot
 from helios_shm.types import KINDS, Kind
 
 
@@ -410,3 +414,69 @@ def test_commit_far_larger_than_the_ring_goes_through_it(engine: helios_shm.Engi
     for path in list(content)[::997]:
         assert snapshot[path] == content[path]
     assert len(snapshot.keys("00")) == 100_000
+
+
+# --- how edits are handed to the core ---
+
+
+def test_edits_of_every_form_in_one_commit(engine: helios_shm.Engine) -> None:
+    made = engine.empty.fork()
+    made["gone"] = b"x"
+    made.commit()
+    values = {
+        "small": b"s",
+        "\u00e4\u4e2d/\U0001f600": b"not ASCII",
+        "text": b"ab" * 4000,
+        "noise": random.randbytes(5000),
+        "blob": random.randbytes(config.BLOB_BYTES_MIN),
+    }
+    made.update(values)
+    made.put("link", b"small", kind="symlink")
+    made.put("long link", b"ab" * 3000, kind="symlink")
+    del made["gone"]
+    snapshot = made.commit().snapshot
+    assert dict(snapshot) == {**values, "link": b"small", "long link": b"ab" * 3000}
+    assert [snapshot.stat(path).kind for path in ("link", "long link", "blob")] == [
+        "symlink",
+        "symlink",
+        "file",
+    ]
+
+
+def test_edits_hold_what_they_were_made_of_and_let_it_go() -> None:
+    path, value, large = (
+        "/".join(("path", "held")),
+        random.randbytes(100),
+        random.randbytes(config.LZ4_BYTES_MIN),
+    )
+    made: dict[str, Any] = {path: value, "large": large, "none": None}
+    before = sys.getrefcount(path), sys.getrefcount(value), sys.getrefcount(large)
+
+    def form(edit: Any) -> tuple[int, bytes]:
+        made.clear()  # as another thread might
+        return (0, b"") if edit is None else (1, edit[:7])
+
+    edits = hot.Edits(made, form)
+    c = ffi.cast("hs_edits *", edits.address)
+    assert [bytes(ffi.buffer(c.key_at[i], c.key_sizes[i])) for i in range(3)] == [
+        b"path/held",
+        b"large",
+        b"none",
+    ]
+    assert [bytes(ffi.buffer(c.value_at[i], c.value_sizes[i])) for i in range(3)] == [value, large[:7], b""]
+    assert bytes(ffi.buffer(c.forms, 3)) == b"\0\1\0"
+    del edits
+    assert (sys.getrefcount(path), sys.getrefcount(value), sys.getrefcount(large)) == tuple(
+        n - 1 for n in before
+    )
+
+
+@pytest.mark.parametrize("made", [None, (), (1,), (1, "text"), ("1", b""), [1, b""]])
+def test_form_that_is_none_is_refused_and_leaves_nothing_behind(made: object) -> None:
+    path, value = "".join(("pa", "th")), random.randbytes(config.LZ4_BYTES_MIN)
+    before = sys.getrefcount(path), sys.getrefcount(value)
+    with pytest.raises(TypeError):
+        hot.Edits({path: value}, lambda edit: made)  # type: ignore[arg-type,return-value]
+    with pytest.raises(ZeroDivisionError):
+        hot.Edits({path: value, "b": value}, lambda edit: (0, b"%d" % (1 // 0)))
+    assert (sys.getrefcount(path), sys.getrefcount(value)) == before
