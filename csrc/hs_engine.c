@@ -91,6 +91,11 @@ static void io_prefetch(void *context, const uint8_t id[32]) {
     hs_ring_prefetch(&engine->ring, id);
 }
 
+static void io_expect(void *context, const uint8_t id[32]) {
+    const hs_engine *engine = context;
+    hs_ring_expect(&engine->ring, id);
+}
+
 /* --- open and close --- */
 
 static void config_of(const hs_open_args *args, hs_segment_config *config) {
@@ -147,8 +152,8 @@ static int engine_fill(hs_engine *engine, const hs_open_args *args) {
     if (status == HS_OK) status = attach_or_create(args, &engine->segment);
     if (status == HS_OK) status = take_slot(engine);
     if (status != HS_OK) return status;
-    engine->tree.io =
-        (hs_node_io){.context = engine, .load = io_load, .store = io_store, .prefetch = io_prefetch};
+    engine->tree.io = (hs_node_io){
+        .context = engine, .load = io_load, .store = io_store, .prefetch = io_prefetch, .expect = io_expect};
     hs_ring_init(&engine->ring, &engine->segment, writer_of(engine));
     return HS_OK;
 }

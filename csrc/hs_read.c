@@ -39,7 +39,7 @@ static int64_t get_by_id(hs_call *call, const uint8_t id[32], uint64_t size, uin
 int hs_read_find(hs_call *call, const uint8_t *root, const uint8_t *key, size_t key_size, hs_value *out) {
     hs_cache_trim(call->engine->tree.cache);
     int status = hs_tree_find(&call->engine->tree, root, key, key_size, out);
-    if (HS_LIKELY(status == HS_OK) && out->hashed) hs_ring_prefetch(&call->engine->ring, out->bytes);
+    if (HS_LIKELY(status == HS_OK) && out->hashed) hs_ring_expect(&call->engine->ring, out->bytes);
     return hs_call_status(call, status);
 }
 

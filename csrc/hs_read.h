@@ -16,7 +16,7 @@ int hs_read_find(hs_call *call, const uint8_t *root, const uint8_t *key, size_t 
 int64_t hs_read_value(hs_call *call, const hs_value *value, uint8_t *to, size_t capacity);
 /* Bring near the index's lines of a value that the tree names by id; then, some hundred instructions later, its entry. */
 static inline void hs_read_expect(hs_engine *engine, const hs_value *value) {
-    hs_ring_prefetch(&engine->ring, value->bytes);
+    hs_ring_expect(&engine->ring, value->bytes);
 }
 void hs_read_ahead(hs_engine *engine, const hs_value *value);
 /* hs_tree_scan, with HS_MISSING noted in the call. */

@@ -32,6 +32,8 @@ typedef struct hs_node_io {
     int (*store)(void *context, const uint8_t id[32], const uint8_t *bytes, size_t size, bool *added);
     /* This id will be stored soon. May be NULL. */
     void (*prefetch)(void *context, const uint8_t id[32]);
+    /* This value stands in a leaf that was just loaded, and may be read soon. May be NULL. */
+    void (*expect)(void *context, const uint8_t id[32]);
 } hs_node_io;
 
 typedef struct hs_tree {

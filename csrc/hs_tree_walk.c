@@ -10,6 +10,16 @@ static const uint8_t empty_leaf[HS_NODE_HEAD_SIZE + HS_NODE_TOTALS_SIZE] = {HS_N
 
 void hs_tree_empty_root(uint8_t out[32]) { memcpy(out, empty_root, 32); }
 
+/* Who reads one value of a leaf will probably read others. */
+static void expect_values(const hs_tree *tree, const hs_node *leaf) {
+    unsigned offset = leaf->values;
+    for (unsigned i = 0; i < leaf->count; i++) {
+        uint8_t form = leaf->bytes[hs_node_form_offset(leaf, i) + 1];
+        if (form == HS_NODE_FORM_HASHED) tree->io.expect(tree->io.context, leaf->bytes + offset + 8);
+        offset += hs_node_form_size(form);
+    }
+}
+
 /* Not in the cache: load it. */
 static __attribute__((noinline)) int node_load(hs_tree *tree, const uint8_t id[32], hs_cached **out) {
     uint8_t buffer[HS_NODE_SIZE_MAX];
@@ -25,7 +35,9 @@ static __attribute__((noinline)) int node_load(hs_tree *tree, const uint8_t id[3
     int status = hs_cache_add(tree->cache, id, buffer, size, true);
     if (status != HS_OK) return status;
     *out = hs_cache_get(tree->cache, id);
-    return *out ? HS_OK : HS_NO_MEMORY;
+    if (!*out) return HS_NO_MEMORY;
+    if (tree->io.expect && (*out)->node.level == 0) expect_values(tree, &(*out)->node);
+    return HS_OK;
 }
 
 static inline int node_get(hs_tree *tree, const uint8_t id[32], hs_cached **out) {

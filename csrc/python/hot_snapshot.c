@@ -7,7 +7,13 @@
  * "Else": a path that is no plain str, a node or value that only L2 has, values that are large or encoded, an absent path,
  * and what hot.h names. */
 #include "hot.h"
+#include <sys/mman.h>
 #include "../hs_read.h"
+
+#define AHEAD_STEP       ((size_t)60 << 10) /* from 64 KiB on, free() may give memory back to the system */
+#define AHEAD_PAGE       ((size_t)4096)     /* where pages are larger, nothing is done */
+#define AHEAD_ADVICE     23                 /* MADV_POPULATE_WRITE, which older C libraries do not name */
+#define SMALL_OBJECT_MAX 512                /* up to here Python has memory of its own */
 
 static PyObject *name_look_up, *name_contains, *name_fork, *name_forget_on_close;
 
@@ -73,6 +79,18 @@ static PyObject *value_read(hot_snapshot *self, PyObject *path) {
     return value;
 }
 
+/* Values that are kept take fresh memory from the heap, and a page of that costs as much as a read when it is first
+ * touched: so it is asked for some steps ahead, many pages at a time, by taking it from malloc and giving it back. */
+static void heap_ahead(size_t size) {
+    static size_t taken; /* since the last step; the GIL is held */
+    if (size <= SMALL_OBJECT_MAX || (taken += size) < AHEAD_STEP) return;
+    taken = 0;
+    uint8_t *ahead = malloc(AHEAD_STEP);
+    uintptr_t from = hs_align_up((uintptr_t)ahead, AHEAD_PAGE), to = (uintptr_t)ahead + AHEAD_STEP;
+    if (ahead != NULL) (void)madvise((void *)from, (to - from) / AHEAD_PAGE * AHEAD_PAGE, AHEAD_ADVICE);
+    free(ahead);
+}
+
 /* Keep a small value; whoever keeps any is told when the attachment is closed. */
 static int remember(hot_snapshot *self, PyObject *path, PyObject *value) {
     if (PyBytes_GET_SIZE(value) > hot_bound_types.read_size_max) return 0;
@@ -83,6 +101,7 @@ static int remember(hot_snapshot *self, PyObject *path, PyObject *value) {
     } else if (PyDict_GET_SIZE(self->read) >= hot_bound_types.read_count_max) {
         PyDict_Clear(self->read);
     }
+    heap_ahead(sizeof(PyBytesObject) + (size_t)PyBytes_GET_SIZE(value));
     return PyDict_SetItem(self->read, path, value);
 }
 

@@ -65,6 +65,32 @@ static void every_key_is_found_with_its_value(void) {
     close_states();
 }
 
+static uint64_t values_told;
+static void told_value(void *context, const uint8_t id[32]) {
+    (void)context;
+    (void)id;
+    values_told++;
+}
+
+static void values_of_a_leaf_are_expected_when_it_is_loaded(void) {
+    open_states(2000, 0);
+    hs_cache_free(tree.cache);
+    REQUIRE(hs_cache_new((size_t)1 << 20, &tree.cache) == HS_OK);
+    tree.io.expect = told_value;
+    values_told = 0;
+    uint64_t hashed = 0;
+    hs_value value;
+    for (int again = 0; again < 2; again++)
+        for (size_t i = 0; i < state.count; i++) {
+            const hs_edit *item = state.items + i;
+            hashed += !again && !item->remove && item->value.hashed;
+            (void)hs_tree_find(&tree, root, item->key, item->key_size, &value);
+        }
+    CHECK(hashed > 0);
+    CHECK_EQ_INT(values_told, hashed);
+    close_states();
+}
+
 static void the_empty_tree_has_nothing_and_is_never_loaded(void) {
     uint8_t empty[32];
     uint64_t keys = 1, value_bytes = 1;
@@ -373,6 +399,7 @@ static void a_count_that_cannot_be_is_corrupt(void) {
 
 int main(void) {
     RUN(every_key_is_found_with_its_value);
+    RUN(values_of_a_leaf_are_expected_when_it_is_loaded);
     RUN(the_empty_tree_has_nothing_and_is_never_loaded);
     RUN(a_missing_node_is_named);
     RUN(scans_visit_each_key_of_the_range_in_order);

@@ -337,10 +337,11 @@ def test_slow_batch_of_another_form_is_an_error(
     engine: helios_shm.Engine, monkeypatch: pytest.MonkeyPatch, answer: object
 ) -> None:
     monkeypatch.setattr(helios_shm.Snapshot, "_scan_slowly", lambda *_: answer)
+    iterator = iter(fresh(engine).items())
     taken = pool_of(engine)[:]
     pool_of(engine).clear()
     with pytest.raises(TypeError):
-        next(iter(fresh(engine).items()))
+        next(iterator)
     pool_of(engine).extend(taken)
 
 
