@@ -6,7 +6,7 @@
  *           per set bit of the number of groups so far, as in a binary counter. Both give the tree of the
  *           specification: the left subtree of every node is the largest power of two of chunks that leaves
  *           something for the right.
- *   queue   up to 8 one-chunk messages advance together, one block a step; a lane that ends takes the next
+ *   queue   up to 16 one-chunk messages advance together, one block a step; a lane that ends takes the next
  *           message at once, and when there is none the last lane moves into its place.
  */
 #include "hs_blake3.h"

@@ -16,7 +16,7 @@
 
 enum { HS_B3_CHUNK_START = 1, HS_B3_CHUNK_END = 2, HS_B3_PARENT = 4, HS_B3_ROOT = 8 };
 
-#define HS_B3_LANES_MAX 8
+#define HS_B3_LANES_MAX 16
 
 /* A run of blocks inside one chunk: [from, blocks of size), chained. */
 typedef struct hs_b3_run {

@@ -1,13 +1,13 @@
 /*
  * hs_blake3_x86: the kernels for x86-64. Internal; reached only through the tables at the end.
  *
- *              one message           2 lanes         3, 4 lanes          5..8 lanes and whole chunks
- *   sse41      rows, xmm             -               -                   -
- *   avx2       rows, xmm             rows, one ymm   rows, two ymm       columns
- *   avx512     rows, xmm, their own  the same with rotations in one instruction and 32 registers (AVX-512VL)
+ *              one message           2 lanes         3, 4 lanes          5..8 lanes, whole chunks    9..16 lanes
+ *   sse41      rows, xmm             -               -                   -                           -
+ *   avx2       rows, xmm             rows, one ymm   rows, two ymm       columns, ymm                -
+ *   avx512     rows, xmm, their own  the same with rotations in one instruction and 32 registers     columns, zmm
  *
  * One message is bound by latency: 14 half rounds of four times add, xor, rotation. Up to four messages as
- * rows take hardly longer than one; from five on, eight as columns are cheaper.
+ * rows take hardly longer than one; from five on, eight as columns are cheaper, and sixteen take hardly longer than eight.
  *
  * Every function carries its target attribute, so the file compiles with the flags of all the others.
  */
@@ -381,6 +381,106 @@ DEFINE_STEP4(avx512_step4, TARGET_AVX512, rows4_avx512)
 TARGET_AVX2 static void avx2_step8(const hs_b3_lane *lane, size_t n) { columns_avx2_step(lane, n); }
 TARGET_AVX512 static void avx512_step8(const hs_b3_lane *lane, size_t n) { columns_avx512_step(lane, n); }
 
+/* ---- avx512: sixteen columns in zmm ---- */
+
+/* 16 bytes each of four lanes: vector i of four has lanes i, i + 4, i + 8, i + 12, so that word w of all sixteen lanes is
+ * one vector after transpose16. */
+INLINE TARGET_AVX512 __m512i load16(const uint8_t *const lane[16], int i, size_t at) {
+    __m512i x = _mm512_castsi128_si512(LOAD(lane[i] + at));
+    x = _mm512_mask_broadcast_i32x4(x, 0x00F0, LOAD(lane[i + 4] + at));
+    x = _mm512_mask_broadcast_i32x4(x, 0x0F00, LOAD(lane[i + 8] + at));
+    return _mm512_mask_broadcast_i32x4(x, 0xF000, LOAD(lane[i + 12] + at));
+}
+
+INLINE TARGET_AVX512 void store16(uint8_t *const lane[16], int i, size_t at, __m512i x) {
+    STORE(lane[i] + at, _mm512_castsi512_si128(x));
+    STORE(lane[i + 4] + at, _mm512_extracti32x4_epi32(x, 1));
+    STORE(lane[i + 8] + at, _mm512_extracti32x4_epi32(x, 2));
+    STORE(lane[i + 12] + at, _mm512_extracti32x4_epi32(x, 3));
+}
+
+/* As transpose of hs_blake3_columns.h; its own inverse. */
+INLINE TARGET_AVX512 void transpose16(__m512i x[4]) {
+    __m512i a = _mm512_unpacklo_epi32(x[0], x[1]), b = _mm512_unpackhi_epi32(x[0], x[1]);
+    __m512i c = _mm512_unpacklo_epi32(x[2], x[3]), d = _mm512_unpackhi_epi32(x[2], x[3]);
+    x[0] = _mm512_unpacklo_epi64(a, c);
+    x[1] = _mm512_unpackhi_epi64(a, c);
+    x[2] = _mm512_unpacklo_epi64(b, d);
+    x[3] = _mm512_unpackhi_epi64(b, d);
+}
+
+/* clang-format off */
+#define G(a, b, c, d, x, y)                                                   \
+    do {                                                                      \
+        v[a] = _mm512_add_epi32(_mm512_add_epi32(v[a], m[x]), v[b]);          \
+        v[d] = _mm512_ror_epi32(_mm512_xor_si512(v[d], v[a]), 16);            \
+        v[c] = _mm512_add_epi32(v[c], v[d]);                                  \
+        v[b] = _mm512_ror_epi32(_mm512_xor_si512(v[b], v[c]), 12);            \
+        v[a] = _mm512_add_epi32(_mm512_add_epi32(v[a], m[y]), v[b]);          \
+        v[d] = _mm512_ror_epi32(_mm512_xor_si512(v[d], v[a]), 8);             \
+        v[c] = _mm512_add_epi32(v[c], v[d]);                                  \
+        v[b] = _mm512_ror_epi32(_mm512_xor_si512(v[b], v[c]), 7);             \
+    } while (0)
+
+#define ROUND(s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11, s12, s13, s14, s15) \
+    do {                                                                            \
+        G(0, 4, 8, 12, s0, s1);    G(1, 5, 9, 13, s2, s3);                          \
+        G(2, 6, 10, 14, s4, s5);   G(3, 7, 11, 15, s6, s7);                         \
+        G(0, 5, 10, 15, s8, s9);   G(1, 6, 11, 12, s10, s11);                       \
+        G(2, 7, 8, 13, s12, s13);  G(3, 4, 9, 14, s14, s15);                        \
+    } while (0)
+/* clang-format on */
+
+/* v: chaining values in 0..7, rows 3 in 12..15; the new chaining values in 0..7. */
+INLINE TARGET_AVX512 void compress16(__m512i v[16], const __m512i m[16]) {
+    for (int i = 0; i < 4; i++) v[8 + i] = _mm512_set1_epi32((int)hs_b3_iv[i]);
+    ROUND(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    ROUND(2, 6, 3, 10, 7, 0, 4, 13, 1, 11, 12, 5, 9, 14, 15, 8);
+    ROUND(3, 4, 10, 12, 13, 2, 7, 14, 6, 5, 9, 0, 11, 15, 8, 1);
+    ROUND(10, 7, 12, 9, 14, 3, 13, 15, 4, 0, 11, 2, 5, 8, 1, 6);
+    ROUND(12, 13, 9, 11, 15, 10, 14, 8, 7, 2, 5, 3, 0, 1, 6, 4);
+    ROUND(9, 14, 11, 5, 8, 12, 15, 1, 13, 3, 0, 10, 2, 6, 4, 7);
+    ROUND(11, 15, 5, 0, 1, 9, 8, 6, 14, 10, 2, 12, 3, 4, 7, 13);
+    for (int i = 0; i < 8; i++) v[i] = _mm512_xor_si512(v[i], v[i + 8]);
+}
+
+#undef G
+#undef ROUND
+
+/* n <= 16 lanes; those that are not there repeat the first one and keep their result to themselves. */
+TARGET_AVX512 static void avx512_step16(const hs_b3_lane *lane, size_t n) {
+    uint8_t idle[HS_HASH_SIZE];
+    const uint8_t *block[16], *from[16], *row3[16];
+    uint8_t *to[16];
+    for (size_t i = 0; i < 16; i++) {
+        const hs_b3_lane *l = &lane[i < n ? i : 0];
+        block[i] = l->block;
+        from[i] = l->from;
+        row3[i] = (const uint8_t *)l->row3;
+        to[i] = i < n ? l->to : idle;
+    }
+    __m512i m[16], v[16];
+    for (int q = 0; q < 4; q++) {
+        for (int i = 0; i < 4; i++) m[4 * q + i] = load16(block, i, 16 * (size_t)q);
+        transpose16(m + 4 * q);
+    }
+    for (int i = 0; i < 4; i++) {
+        v[i] = load16(from, i, 0);
+        v[4 + i] = load16(from, i, 16);
+        v[12 + i] = load16(row3, i, 0);
+    }
+    transpose16(v);
+    transpose16(v + 4);
+    transpose16(v + 12);
+    compress16(v, m);
+    transpose16(v);
+    transpose16(v + 4);
+    for (int i = 0; i < 4; i++) {
+        store16(to, i, 0, v[i]);
+        store16(to, i, 16, v[4 + i]);
+    }
+}
+
 static void sse41_step(const hs_b3_lane *lane, size_t n) {
     for (size_t i = 0; i < n; i++) sse41_step1(&lane[i]);
 }
@@ -405,7 +505,14 @@ static void sse41_step(const hs_b3_lane *lane, size_t n) {
     }
 
 DEFINE_STEP(avx2_step, sse41_step1, avx2_step2, avx2_step4, avx2_step8)
-DEFINE_STEP(avx512_step, avx512_step1, avx512_step2, avx512_step4, avx512_step8)
+DEFINE_STEP(avx512_step_to_8, avx512_step1, avx512_step2, avx512_step4, avx512_step8)
+
+static void avx512_step(const hs_b3_lane *lane, size_t n) {
+    if (n > 8)
+        avx512_step16(lane, n);
+    else
+        avx512_step_to_8(lane, n);
+}
 
 TARGET_AVX2 static void avx2_chunks8(const uint8_t *in, uint64_t counter, uint8_t *out) {
     columns_avx2_chunks(in, counter, out);
@@ -417,7 +524,7 @@ TARGET_AVX512 static void avx512_chunks8(const uint8_t *in, uint64_t counter, ui
 
 const hs_b3_kernel hs_b3_sse41 = {sse41_run, sse41_step, NULL, 1};
 const hs_b3_kernel hs_b3_avx2 = {sse41_run, avx2_step, avx2_chunks8, 8};
-const hs_b3_kernel hs_b3_avx512 = {avx512_run, avx512_step, avx512_chunks8, 8};
+const hs_b3_kernel hs_b3_avx512 = {avx512_run, avx512_step, avx512_chunks8, 16};
 
 #else
 typedef int hs_b3_x86_is_empty;
