@@ -90,6 +90,13 @@ int hs_chunk_claim(hs_segment *segment, const hs_participant *self, hs_chunk_wri
     return status == HS_NOT_FOUND || any_allocated(segment) ? HS_WAIT : status;
 }
 
+void hs_chunk_join_newest(const hs_segment *segment, hs_chunk_writer *writer) {
+    assert(!writer->owned);
+    uint32_t newest = (uint32_t)(hs_load_relaxed(&segment->header->claim_hint) % segment->chunk_count);
+    hs_chunk_state_word w = hs_chunk_word_decode(hs_load_acquire(&segment->chunks[newest].word));
+    if (w.state == HS_CHUNK_IDLE) *writer = (hs_chunk_writer){.chunk = newest, .generation = w.generation};
+}
+
 int hs_chunk_publish(hs_segment *segment, const hs_participant *self, hs_chunk_writer *writer) {
     assert(writer->owned);
     if (writer->end == writer->published) return HS_OK;

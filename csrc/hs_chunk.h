@@ -73,6 +73,9 @@ typedef struct hs_chunk_writer {
  * there is none; HS_NO_SPACE if no memory was left for the ring's very first chunk. On a fresh chunk: allocate its memory,
  * fault its pages in. The writer owns none when this is called. */
 int hs_chunk_claim(hs_segment *segment, const hs_participant *self, hs_chunk_writer *writer, uint32_t units);
+/* Have the next claim go on in the newest chunk, if it is IDLE then: those who append little share one open chunk, instead of leaving
+ * half a chunk open each. The writer owns none. */
+void hs_chunk_join_newest(const hs_segment *segment, hs_chunk_writer *writer);
 /* Move the word's cursor to writer->end by compare-and-swap; HS_REAPED, and no longer owned, if the word is not mine any more.
  * Edge E1 (release). */
 int hs_chunk_publish(hs_segment *segment, const hs_participant *self, hs_chunk_writer *writer);

@@ -1,8 +1,10 @@
 /* hs_heat.c - counts of hits by place, and ghosts of misses. See hs_heat.h. */
 #include "hs_heat.h"
 
-#define COLD_UNITS (HS_CHUNK_UNITS / 4) /* where a claim keeps less than this, the ring is cold */
-#define GHOSTS     (HS_CHUNK_SIZE / HS_HEAT_GHOST)
+#define COLD_UNITS   (HS_CHUNK_UNITS / 4) /* where a claim keeps less than this, the ring is cold */
+#define GHOSTS       (HS_CHUNK_SIZE / HS_HEAT_GHOST)
+#define REGRET_MAX   (65536u * 35 / 100)
+#define REGRET_SHIFT 8 /* the share is of the last few hundred misses */
 
 /* Byte `n` of an array of words. */
 static uint8_t byte_load(const hs_word32 *words, uint32_t n) {
@@ -40,6 +42,15 @@ bool hs_heat_take(const hs_segment *segment, uint32_t chunk, uint8_t spots[HS_HE
     return true;
 }
 
+/* How often a miss is a repeated one, counting this one: a running mean. */
+static uint32_t regret_after(const hs_segment *segment, bool again) {
+    uint32_t regret = hs_load32_relaxed(&segment->header->regret);
+    regret += again ? (65536u - regret) >> REGRET_SHIFT : 0;
+    regret -= again ? 0 : regret >> REGRET_SHIFT;
+    hs_store32_relaxed(&segment->header->regret, regret);
+    return regret;
+}
+
 bool hs_heat_admit(const hs_segment *segment, const uint8_t id[32]) {
     uint64_t mixed = hs_load_u64(id + 16) ^ segment->seed[0];
     uint8_t tag = (uint8_t)(mixed % 255 + 1);
@@ -47,7 +58,8 @@ bool hs_heat_admit(const hs_segment *segment, const uint8_t id[32]) {
     hs_word32 *words = segment->heat[ghost / GHOSTS].ghosts;
     bool again = byte_load(words, (uint32_t)(ghost % GHOSTS)) == tag;
     byte_store(words, (uint32_t)(ghost % GHOSTS), tag);
-    return again || hs_load_relaxed(&segment->header->kept) < COLD_UNITS;
+    uint32_t regret = regret_after(segment, again);
+    return again || regret > REGRET_MAX || hs_load_relaxed(&segment->header->kept) < COLD_UNITS;
 }
 
 void hs_heat_kept(const hs_segment *segment, uint32_t units) {

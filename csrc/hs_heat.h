@@ -6,7 +6,8 @@
  *
  * So an entry lives for a lap of the ring, and one lap more for each hit (three at most): a clock, which follows the
  * frequencies that a queue of last uses forgets. What is read but once, as by a scan, takes no place from what is hot: while
- * claims keep much, a first miss is only noted. While they keep little, what stands in the ring is cold, and any miss may enter.
+ * claims keep much, a first miss is only noted. While they keep little, what stands in the ring is cold, and any miss may enter;
+ * so it may while many misses are repeated ones, since others are read now than those that are kept.
  *
  * Invariants. Nothing but time depends on any of this: words are loaded and stored without order, a store may be lost to
  * another process's, and whoever follows a count verifies the entry that it names. */

@@ -90,7 +90,8 @@ typedef struct hs_segment_header {
     /* Words that writers and the coordinator share; a line for each group. */
     hs_word claim_hint; /* chunk where the last claim was made; a hint */
     hs_word kept;       /* units that the last claim kept of what stood there; a hint */
-    uint8_t pad0[48];
+    hs_word32 regret;   /* share of misses that are repeated ones, of 65536, as of late; a hint */
+    uint8_t pad0[44];
     hs_word rounds_started,
         rounds_done; /* of the drain: done >= started-as-I-saw-it + 1 means that all I published is in L2 */
     hs_word coordinator_epoch, coordinator_pid;

@@ -269,6 +269,8 @@ int hs_l1_put_cached(hs_call *call, uint32_t kind, const uint8_t *id, uint32_t c
                          .raw_size = raw_size};
     hs_engine_lock(call->engine);
     bool worth = hs_heat_admit(&call->engine->segment, id);
+    hs_chunk_writer *writer = &call->engine->ring.writer;
+    if (worth && !writer->owned) hs_chunk_join_newest(&call->engine->segment, writer);
     int status = worth ? put_item(call->engine, &item) : HS_OK;
     hs_engine_unlock(call->engine);
     return status;

@@ -57,8 +57,10 @@ typedef struct hs_ring_hit { /* what is got */
 } hs_ring_hit;
 
 void hs_ring_init(hs_ring *ring, hs_segment *segment, hs_participant *self);
-/* Who claims a chunk keeps of its last use what was hit there (hs_heat.h), moved to its front and flagged CACHED. */
-/* Append; *place tells where, *added whether (false: an entry of that id stands in L1 already and *place is its place; an entry
+/* Whoever claims a chunk keeps of its last use what was hit there (hs_heat.h), moved to its front and flagged CACHED: what is
+ * appended here may begin with that.
+ *
+ * Append; *place tells where, *added whether (false: an entry of that id stands in L1 already and *place is its place; an entry
  * flagged CACHED satisfies such a probe too: L2 has it).
  * Flushes by itself now and then. HS_WAIT: no chunk, or a bucket of the index is full: everything appended so far has been
  * published and the full chunk sealed; call again later with the same item. HS_REAPED: what was appended since the last flush

@@ -74,6 +74,7 @@ uint32_t hs_segment_fingerprint(void) {
         offsetof(hs_segment_header, chunk_count),
         offsetof(hs_segment_header, claim_hint),
         offsetof(hs_segment_header, kept),
+        offsetof(hs_segment_header, regret),
         offsetof(hs_segment_header, rounds_done),
         offsetof(hs_segment_header, coordinator_epoch),
         offsetof(hs_segment_header, branch_word_next),

@@ -44,6 +44,28 @@ static void claimed_chunk_is_busy_and_released_idle(void) {
     rig_break(&r);
 }
 
+static void those_who_join_the_newest_chunk_share_it(void) {
+    rig r;
+    worker w[2];
+    rig_make(&r, 4);
+    for (int i = 0; i < 2; i++) {
+        worker_join(&r, &w[i]);
+        append(&r, &w[i], 10);
+        hs_chunk_release(&r.segment, &w[i].self, &w[i].ring.writer, false);
+    }
+    CHECK_EQ_INT(w[0].ring.writer.chunk, 0);
+    CHECK_EQ_INT(w[1].ring.writer.chunk, 1);
+    hs_chunk_join_newest(&r.segment, &w[0].ring.writer);
+    append(&r, &w[0], 10);
+    CHECK_EQ_INT(w[0].ring.writer.chunk, 1);
+    CHECK_EQ_INT(w[0].ring.writer.published, 20);
+    hs_chunk_join_newest(&r.segment, &w[1].ring.writer); /* BUSY: no */
+    append(&r, &w[1], 10);
+    CHECK_EQ_INT(w[1].ring.writer.chunk, 2);
+    for (int i = 0; i < 2; i++) worker_leave(&w[i]);
+    rig_break(&r);
+}
+
 static void unpublished_bytes_are_forgotten(void) {
     rig r;
     worker w;
@@ -245,6 +267,7 @@ static void death_at_each_step_leaves_a_chunk_that_comes_free(void) {
 int main(void) {
     RUN(word_carries_all_its_parts);
     RUN(claimed_chunk_is_busy_and_released_idle);
+    RUN(those_who_join_the_newest_chunk_share_it);
     RUN(unpublished_bytes_are_forgotten);
     RUN(two_writers_have_two_chunks);
     RUN(idle_chunk_of_another_is_taken_over_when_none_is_free);

@@ -40,35 +40,53 @@ static void of_two_entries_at_one_spot_the_last_hit_counts(void) {
     rig_break(&r);
 }
 
+/* Is thing n, missed once more, admitted for its own sake? */
+static bool admitted(rig *r, uint64_t n) {
+    thing t = thing_make(n, 64);
+    hs_store32_relaxed(&r->segment.header->regret, 0);
+    return hs_heat_admit(&r->segment, t.id);
+}
+
 static void cold_ring_admits_any_miss_and_a_hot_one_the_second(void) {
     rig r;
     rig_make(&r, 4);
-    uint32_t at_once = 0, again = 0, late = 0;
-    thing t = thing_make(0, 64);
-    CHECK(hs_heat_admit(&r.segment, t.id));
+    uint32_t at_once = 0, again = 0, late = 0, forgotten = 0;
+    CHECK(admitted(&r, 0));
     hs_heat_kept(&r.segment, HS_CHUNK_UNITS / 2);
-    CHECK(hs_heat_admit(&r.segment, t.id)); /* missed before, whatever the ring was like then */
+    CHECK(admitted(&r, 0)); /* missed before, whatever the ring was like then */
     for (uint64_t n = 1; n <= 1000; n++) {
-        t = thing_make(n, 64);
-        at_once += hs_heat_admit(&r.segment, t.id);
-        again += hs_heat_admit(&r.segment, t.id);
+        at_once += admitted(&r, n);
+        again += admitted(&r, n);
     }
     CHECK(at_once < 20); /* another id's ghost may look like it */
     CHECK_EQ_INT(again, 1000);
-    for (uint64_t n = 1; n <= 1000; n++) {
-        t = thing_make(n, 64);
-        late += hs_heat_admit(&r.segment, t.id);
-    }
+    for (uint64_t n = 1; n <= 1000; n++) late += admitted(&r, n);
     CHECK(late > 700 && late < 1000); /* newer ghosts took the places of some */
-    for (uint64_t n = 2000; n < 40000; n++) {
-        t = thing_make(n, 64);
+    for (uint64_t n = 2000; n < 40000; n++) admitted(&r, n);
+    for (uint64_t n = 1; n <= 1000; n++) forgotten += admitted(&r, n);
+    CHECK(forgotten < 50);
+    rig_break(&r);
+}
+
+static void repeated_misses_open_the_ring_to_any_miss(void) {
+    rig r;
+    rig_make(&r, 4);
+    hs_heat_kept(&r.segment, HS_CHUNK_UNITS / 2);
+    for (uint64_t n = 0; n < 1000; n++) { /* all misses are first ones */
+        thing t = thing_make(n, 64);
         hs_heat_admit(&r.segment, t.id);
     }
-    for (uint64_t n = late = 1; n <= 1000; n++) {
+    thing t = thing_make(1000, 64);
+    CHECK(!hs_heat_admit(&r.segment, t.id));
+    for (int i = 0; i < 300; i++) CHECK(hs_heat_admit(&r.segment, t.id));
+    uint32_t entered = 0;
+    for (uint64_t n = 2000; n < 2100; n++) {
         t = thing_make(n, 64);
-        late += hs_heat_admit(&r.segment, t.id);
+        entered += hs_heat_admit(&r.segment, t.id);
     }
-    CHECK(late < 50);
+    CHECK_EQ_INT(entered, 100);
+    for (int i = 0; i < 5000; i++) hs_heat_admit(&r.segment, t.id);
+    CHECK(hs_load32_relaxed(&r.segment.header->regret) <= 65536);
     rig_break(&r);
 }
 
@@ -76,5 +94,6 @@ int main(void) {
     RUN(counts_rise_to_three_and_are_taken_once);
     RUN(of_two_entries_at_one_spot_the_last_hit_counts);
     RUN(cold_ring_admits_any_miss_and_a_hot_one_the_second);
+    RUN(repeated_misses_open_the_ring_to_any_miss);
     return hs_test_report();
 }
