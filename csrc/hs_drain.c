@@ -1,6 +1,7 @@
 /* hs_drain.c - one round after the other; what is remembered between rounds is only a cache of what the segment says. */
 #include "hs_drain.h"
 #include "hs_clock.h"
+#include <malloc.h>
 #include <stdlib.h>
 #include <time.h>
 #include "hs_blake3.h"
@@ -573,6 +574,12 @@ int hs_drain_sleep(hs_drain *drain, unsigned wait_ms, int gather) {
     bool rung = work || hs_futex_wait(&header->bell, seen, wait_ms);
     if (!gather) hs_store32_relaxed(&header->sleeping, 0);
     return rung ? HS_OK : HS_TIMED_OUT;
+}
+
+void hs_drain_rest(void) {
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
 }
 
 int hs_drain_allocate_ahead(hs_drain *drain, uint32_t count) {

@@ -299,6 +299,7 @@ class Coordinator:
         self._failing_since: float | None = None
         self._retry = RETRY_SECONDS_MIN
         self._last_bytes = 0
+        self._rounds = self._rested = 0  # done so far; and when memory was given back for the last time
         if self.durable:
             lifecycle.names_sync(paths)
         self.writer = l2.Writer(paths, sync=self.durable)
@@ -380,9 +381,12 @@ class Coordinator:
     def _sleep(self, alone_since: float | None) -> None:
         if not self.durable and lib.hs_drain_has_work(self.drain, 0):
             lib.hs_drain_sleep(self.drain, EPHEMERAL_PAUSE_MS, 1)
-        else:
-            wait = IDLE_MS if alone_since is None else int(LINGER_SECONDS * 1000 / 4)
-            lib.hs_drain_sleep(self.drain, wait, 0)
+            return
+        wait = IDLE_MS if alone_since is None else int(LINGER_SECONDS * 1000 / 4)
+        if lib.hs_drain_sleep(self.drain, wait, 0) != lib.HS_OK and self._rested != self._rounds:
+            # LMDB holds a transaction's pages in memory of its own, and the heap keeps it.
+            self._rested = self._rounds
+            lib.hs_drain_rest()
 
     def _gather(self) -> None:
         """Let more come together, unless somebody waits or there is enough."""
@@ -411,6 +415,7 @@ class Coordinator:
         check(lib.hs_drain_finish(self.drain), "finishing a round")
         self.heir = False
         self._last_bytes = int(self._round.bytes)
+        self._rounds += 1
         if self._failing_since is not None:
             self._recovered()
 

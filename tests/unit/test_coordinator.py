@@ -265,3 +265,27 @@ def test_the_program_says_what_is_wrong(arguments: list[str], status: int) -> No
     command = [sys.executable, "-m", "helios_shm.coordinator", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == status and done.stderr
+
+
+# ---- memory ----
+
+
+def anonymous_bytes(pid: int) -> int:
+    rows = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(row.split()[1]) * 1024 for row in rows if row.startswith("Anonymous:"))
+
+
+def test_an_idle_coordinator_gives_the_memory_of_its_transactions_back(store_path: Path) -> None:
+    """Its own buffers stay, 5 MiB; the heap that LMDB's transactions leave, twice that, does not."""
+    with helios_shm.open(store_path) as engine:
+        pid = coordinator_of(engine).pid
+        before = anonymous_bytes(pid)
+        workspace = engine.branch("main").fork()
+        workspace.update({f"{n:05d}": b"%d" % n * 200 for n in range(10_000)})
+        workspace.commit()
+        for n in range(12_000):
+            workspace[f"{n % 4_000:05d}"] = b"%d/%d" % (n, n) * 100
+            workspace.commit()
+        engine.sync()
+        assert engine.stats().coordinator_pid == pid
+        until(lambda: anonymous_bytes(pid) <= before + (7 << 20), "an idle coordinator as small as before")
