@@ -226,7 +226,7 @@ def memory(setting: Setting) -> Iterator[Row]:
                     n=count,
                     ours=ours,
                     peers=tuple(Beside.figures(name, ours, size) for name, size in beside.items()),
-                    targets=(Target("<=", LIMIT * count),),
+                    targets=(Target("<=", LIMIT * count),) if count == forks else (),
                     skipped=tuple(skipped),
                     note=said,
                     at=Point("memory", f"{count:,} forks, {kind}", "processes", children),
