@@ -59,7 +59,7 @@ static void portable_compress(const void *from, const uint8_t *block, const uint
     memcpy(to, cv, sizeof cv);
 }
 
-static void portable_run(const hs_b3_run *run) {
+static inline __attribute__((always_inline)) void portable_blocks(const hs_b3_run *run, bool copy) {
     size_t last = hs_blake3_blocks(run->size) - 1;
     uint32_t cv[8];
     memcpy(cv, run->start, sizeof cv);
@@ -68,6 +68,7 @@ static void portable_run(const hs_b3_run *run) {
         row3[3] = b == 0 ? HS_B3_CHUNK_START : 0;
         portable_compress(cv, run->in + 64 * b, row3, cv);
         if (run->trail) memcpy(run->trail[b + 1], cv, sizeof cv);
+        if (copy) hs_b3_copy_block(run, b);
     }
     uint8_t tail[HS_BLAKE3_BLOCK] = {0};
     size_t tail_size = run->size - 64 * last;
@@ -77,11 +78,14 @@ static void portable_run(const hs_b3_run *run) {
     portable_compress(cv, tail, row3, run->out);
 }
 
+static void portable_run(const hs_b3_run *run) { portable_blocks(run, false); }
+static void portable_run_copy(const hs_b3_run *run) { portable_blocks(run, true); }
+
 static void portable_step(const hs_b3_lane *lane, size_t n) {
     for (size_t i = 0; i < n; i++) portable_compress(lane[i].from, lane[i].block, lane[i].row3, lane[i].to);
 }
 
-static const hs_b3_kernel portable = {portable_run, portable_step, NULL, 1};
+static const hs_b3_kernel portable = {portable_run, portable_run_copy, portable_step, NULL, 1};
 
 /* ---- choice of kernel ---- */
 
@@ -300,6 +304,25 @@ void hs_blake3(const uint8_t *in, size_t size, uint8_t out[32]) {
     }
     kernel->run(&(hs_b3_run){
         .in = in, .size = size, .end_flags = HS_B3_CHUNK_END | HS_B3_ROOT, .start = hs_b3_iv, .out = out});
+}
+
+uint64_t hs_blake3_copy(const uint64_t seed[2], const uint8_t *in, size_t size, uint8_t *dst,
+                        uint8_t out[32]) {
+    assert(size <= HS_BLAKE3_CHUNK);
+    sum_state sum = sum_begin(seed);
+    kernel->run_copy(&(hs_b3_run){.in = in,
+                                  .size = size,
+                                  .end_flags = HS_B3_CHUNK_END | HS_B3_ROOT,
+                                  .start = hs_b3_iv,
+                                  .out = out,
+                                  .copy = dst,
+                                  .sum = &sum});
+    size_t last = HS_BLAKE3_BLOCK * (hs_blake3_blocks(size) - 1);
+    if (size - last == HS_BLAKE3_BLOCK)
+        sum_stripe(&sum, true, dst + last, in + last);
+    else
+        sum_rest(&sum, true, dst + last, in + last, size - last);
+    return sum_end(&sum, size);
 }
 
 void hs_blake3_resume(const uint8_t *in, size_t size, uint32_t (*cv)[8], size_t from, uint8_t out[32]) {

@@ -41,6 +41,14 @@ static inline size_t hs_blake3_blocks(size_t size) { return size == 0 ? 1 : (siz
  */
 void hs_blake3_resume(const uint8_t *in, size_t size, uint32_t (*cv)[8], size_t from, uint8_t out[32]);
 
+/*
+ * The hash of at most 1024 bytes, which are copied to dst (not overlapping) on the way; returns their sum, as
+ * hs_checksum_copy does. Costs hardly more than the hash: a chain of compressions leaves room beside it. The
+ * source must stand still.
+ */
+uint64_t hs_blake3_copy(const uint64_t seed[2], const uint8_t *in, size_t size, uint8_t *dst,
+                        uint8_t out[32]);
+
 /* One message of hs_blake3_many. cv is NULL, or size <= 1024 and cv is filled as by resume from 0. */
 typedef struct hs_blake3_job {
     const uint8_t *in;

@@ -13,6 +13,7 @@
 #define HS_BLAKE3_KERNEL_H
 
 #include "hs_blake3.h"
+#include "hs_checksum_inline.h"
 
 enum { HS_B3_CHUNK_START = 1, HS_B3_CHUNK_END = 2, HS_B3_PARENT = 4, HS_B3_ROOT = 8 };
 
@@ -28,6 +29,9 @@ typedef struct hs_b3_run {
     const uint32_t *start; /* chaining value before it */
     uint32_t (*trail)[8];  /* NULL, or trail[b] receives the value before block b, from < b < blocks */
     uint8_t *out;          /* 32 bytes */
+    uint8_t
+        *copy; /* NULL, or where the blocks before the last are copied to, and summed by `sum` on the way */
+    struct sum_state *sum;
 } hs_b3_run;
 
 /* One compression among several: to = compress(from, block, row3). `to` may be `from`. */
@@ -41,6 +45,7 @@ typedef struct hs_b3_lane {
 
 typedef struct hs_b3_kernel {
     void (*run)(const hs_b3_run *run);
+    void (*run_copy)(const hs_b3_run *run);
     /* n compressions, 1 <= n <= lanes. */
     void (*step)(const hs_b3_lane *lane, size_t n);
     /*
@@ -52,6 +57,11 @@ typedef struct hs_b3_kernel {
 } hs_b3_kernel;
 
 extern const uint32_t hs_b3_iv[8];
+
+/* Block b of a run was hashed: the copy of it runs beside the next one's rounds, which wait for one another. */
+static inline __attribute__((always_inline)) void hs_b3_copy_block(const hs_b3_run *run, size_t b) {
+    sum_stripe(run->sum, true, run->copy + HS_BLAKE3_BLOCK * b, run->in + HS_BLAKE3_BLOCK * b);
+}
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define HS_B3_X86 1

@@ -276,7 +276,7 @@ INLINE TARGET_SSE41 __m128i sse41_piece(const uint8_t *in, size_t size, size_t a
     return LOAD(buffer);
 }
 
-TARGET_SSE41 static void sse41_run(const hs_b3_run *run) {
+INLINE TARGET_SSE41 void sse41_blocks(const hs_b3_run *run, bool copy) {
     const size_t last = hs_blake3_blocks(run->size) - 1, tail_size = run->size - 64 * last;
     const int low = (int)(uint32_t)run->counter, high = (int)(uint32_t)(run->counter >> 32);
     const uint8_t *in = run->in;
@@ -291,6 +291,7 @@ TARGET_SSE41 static void sse41_run(const hs_b3_run *run) {
             STORE(run->trail[b + 1], s.r0);
             STORE(run->trail[b + 1] + 4, s.r1);
         }
+        if (copy) hs_b3_copy_block(run, b);
     }
     __m128i w[4];
     for (size_t i = 0; i < 4; i++) w[i] = sse41_piece(in, run->size, 64 * last + 16 * i);
@@ -300,8 +301,10 @@ TARGET_SSE41 static void sse41_run(const hs_b3_run *run) {
     STORE(run->out, s.r0);
     STORE(run->out + 16, s.r1);
 }
+TARGET_SSE41 static void sse41_run(const hs_b3_run *run) { sse41_blocks(run, false); }
+TARGET_SSE41 static void sse41_run_copy(const hs_b3_run *run) { sse41_blocks(run, true); }
 
-TARGET_AVX512 static void avx512_run(const hs_b3_run *run) {
+INLINE TARGET_AVX512 void avx512_blocks(const hs_b3_run *run, bool copy) {
     const size_t last = hs_blake3_blocks(run->size) - 1, tail_size = run->size - 64 * last;
     const int low = (int)(uint32_t)run->counter, high = (int)(uint32_t)(run->counter >> 32);
     const uint8_t *block = run->in + 64 * run->from;
@@ -315,6 +318,7 @@ TARGET_AVX512 static void avx512_run(const hs_b3_run *run) {
             STORE(run->trail[b + 1], s.r0);
             STORE(run->trail[b + 1] + 4, s.r1);
         }
+        if (copy) hs_b3_copy_block(run, b);
     }
     /* The masked load touches no byte beyond the message, and gives zeros for them. */
     const __mmask64 mask = tail_size == 64 ? ~UINT64_C(0) : (UINT64_C(1) << tail_size) - 1;
@@ -324,6 +328,8 @@ TARGET_AVX512 static void avx512_run(const hs_b3_run *run) {
     STORE(run->out, s.r0);
     STORE(run->out + 16, s.r1);
 }
+TARGET_AVX512 static void avx512_run(const hs_b3_run *run) { avx512_blocks(run, false); }
+TARGET_AVX512 static void avx512_run_copy(const hs_b3_run *run) { avx512_blocks(run, true); }
 
 /* ---- a step: one block of each lane ---- */
 
@@ -522,9 +528,9 @@ TARGET_AVX512 static void avx512_chunks8(const uint8_t *in, uint64_t counter, ui
     columns_avx512_chunks(in, counter, out);
 }
 
-const hs_b3_kernel hs_b3_sse41 = {sse41_run, sse41_step, NULL, 1};
-const hs_b3_kernel hs_b3_avx2 = {sse41_run, avx2_step, avx2_chunks8, 8};
-const hs_b3_kernel hs_b3_avx512 = {avx512_run, avx512_step, avx512_chunks8, 16};
+const hs_b3_kernel hs_b3_sse41 = {sse41_run, sse41_run_copy, sse41_step, NULL, 1};
+const hs_b3_kernel hs_b3_avx2 = {sse41_run, sse41_run_copy, avx2_step, avx2_chunks8, 8};
+const hs_b3_kernel hs_b3_avx512 = {avx512_run, avx512_run_copy, avx512_step, avx512_chunks8, 16};
 
 #else
 typedef int hs_b3_x86_is_empty;

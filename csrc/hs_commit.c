@@ -61,6 +61,11 @@ static uint8_t form_of(const hs_commit_state *state, uint32_t i) {
 /* What Python hands over by id: {id[32], u64 size}, perhaps followed by stored bytes. */
 static bool is_by_id(uint8_t form) { return (form & (HS_EDIT_BLOB | HS_EDIT_LZ4 | HS_EDIT_KNOWN)) != 0; }
 
+/* A single small value is hashed in the pass that copies it into the ring. */
+static bool is_hashed_as_it_is_put(const hs_commit_state *state) {
+    return state->count == 1 && state->edits->value.size <= HS_BLAKE3_CHUNK;
+}
+
 /* Turn raw edits into tree edits: small values inline, the others hashed, many at a time. value.bytes is what was handed over until then. */
 static void hash_values(hs_engine *engine, hs_commit_state *state) {
     hs_blake3_job jobs[HS_HASH_BATCH];
@@ -91,6 +96,17 @@ static int put_value(hs_engine *engine, const hs_ring_item *item, uint64_t *new_
     return status;
 }
 
+static int put_hashing(hs_engine *engine, hs_commit_state *state, uint32_t i) {
+    const hs_value *value = &state->edits[i].value;
+    bool added;
+    int status =
+        hs_ring_offer_value(&engine->ring, value->bytes, (uint32_t)value->size, state->ids[i], &added);
+    if (status != HS_OK) return status;
+    engine->value_blocks += hs_blake3_blocks(value->size);
+    if (added) state->new_value_bytes += value->size;
+    return HS_OK;
+}
+
 /* Put one edit's value where the tree will name it by id; the edit then holds the id. */
 static int put_edit(hs_engine *engine, hs_commit_state *state, uint32_t i) {
     hs_edit *edit = &state->edits[i];
@@ -114,7 +130,11 @@ static int put_edit(hs_engine *engine, hs_commit_state *state, uint32_t i) {
         item.stored_size = (uint32_t)value->size;
         item.raw_size = value->size;
     }
-    int status = (form & HS_EDIT_KNOWN) ? HS_OK : put_value(engine, &item, &state->new_value_bytes);
+    int status = HS_OK;
+    if (!is_by_id(form) && is_hashed_as_it_is_put(state))
+        status = put_hashing(engine, state, i);
+    else if (!(form & HS_EDIT_KNOWN))
+        status = put_value(engine, &item, &state->new_value_bytes);
     if (status != HS_OK) return status;
     value->hashed = true;
     value->bytes = item.id;
@@ -123,7 +143,7 @@ static int put_edit(hs_engine *engine, hs_commit_state *state, uint32_t i) {
 }
 
 static int put_values(hs_engine *engine, hs_commit_state *state) {
-    if (state->values_hashed < state->count) hash_values(engine, state);
+    if (state->values_hashed < state->count && !is_hashed_as_it_is_put(state)) hash_values(engine, state);
     while (state->values_put < state->count) {
         int status =
             state->edits[state->values_put].value.hashed ? HS_OK : put_edit(engine, state, state->values_put);

@@ -38,19 +38,42 @@ static uint64_t word_place(const hs_segment *segment, uint64_t word) {
     return hs_place_make(generation, chunk, (uint32_t)word & 0xffff);
 }
 
-uint32_t hs_index_probe(const hs_segment *segment, const hs_index_key *key,
-                        uint64_t places[HS_INDEX_CANDIDATES]) {
+/* The places of a bucket whose word carries the tag. */
+static uint32_t bucket_probe(const hs_segment *segment, const hs_index_key *key, int which,
+                             uint64_t *places) {
+    const hs_index_bucket *bucket = &segment->index[key->bucket[which]];
     uint32_t count = 0;
-    for (int k = 0; k < (key->bucket[0] == key->bucket[1] ? 1 : 2); k++) {
-        const hs_index_bucket *bucket = &segment->index[key->bucket[k]];
-        for (uint32_t i = 0; i < HS_INDEX_WAYS; i++) {
-            uint64_t word = hs_load_acquire(&bucket->words[i]); /* E6 (acquire end) */
-            if (HS_LIKELY(word_tag(word) != key->tag) || word == 0) continue;
-            uint64_t place = word_place(segment, word);
-            if (place != 0) places[count++] = place;
-        }
+    for (uint32_t i = 0; i < HS_INDEX_WAYS; i++) {
+        uint64_t word = hs_load_acquire(&bucket->words[i]); /* E6 (acquire end) */
+        if (HS_LIKELY(word_tag(word) != key->tag) || word == 0) continue;
+        uint64_t place = word_place(segment, word);
+        if (place != 0) places[count++] = place;
     }
     return count;
+}
+
+uint32_t hs_index_probe(const hs_segment *segment, const hs_index_key *key,
+                        uint64_t places[HS_INDEX_CANDIDATES]) {
+    uint32_t count = bucket_probe(segment, key, 0, places);
+    if (key->bucket[0] == key->bucket[1]) return count;
+    return count + bucket_probe(segment, key, 1, places + count);
+}
+
+/* Would find_stale stay with the first bucket? */
+static bool first_has_room(const hs_segment *segment, const hs_index_key *key) {
+    const hs_index_bucket *bucket = &segment->index[key->bucket[0]];
+    for (uint32_t i = 0; i <= HS_INDEX_WAYS / 2; i++) {
+        uint64_t word = hs_load_relaxed(&bucket->words[i]);
+        if (word == 0 || word_place(segment, word) == 0) return true;
+    }
+    return false;
+}
+
+uint32_t hs_index_probe_first(const hs_segment *segment, const hs_index_key *key,
+                              uint64_t places[HS_INDEX_CANDIDATES]) {
+    uint32_t count = bucket_probe(segment, key, 0, places);
+    if (count > 0 || first_has_room(segment, key)) return count;
+    return bucket_probe(segment, key, 1, places);
 }
 
 static bool has_id(const hs_segment *segment, uint64_t place, const uint8_t id[32]) {

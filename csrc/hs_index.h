@@ -22,6 +22,9 @@ typedef struct hs_index_key {
 
 hs_index_key hs_index_key_make(const hs_segment *segment, const uint8_t id[32]);
 /* Bring the key's two cache lines near. */
+static inline void hs_index_prefetch_first(const hs_segment *segment, const hs_index_key *key) {
+    __builtin_prefetch(&segment->index[key->bucket[0]]);
+}
 static inline void hs_index_prefetch(const hs_segment *segment, const hs_index_key *key) {
     __builtin_prefetch(&segment->index[key->bucket[0]]);
     __builtin_prefetch(&segment->index[key->bucket[1]]);
@@ -29,6 +32,9 @@ static inline void hs_index_prefetch(const hs_segment *segment, const hs_index_k
 /* Places (of current generations) whose word carries the key's tag; returns how many. Edge E6 (acquire). */
 uint32_t hs_index_probe(const hs_segment *segment, const hs_index_key *key,
                         uint64_t places[HS_INDEX_CANDIDATES]);
+/* The same where a miss costs little: in the second bucket only if the first is more than half full, as an insert would. */
+uint32_t hs_index_probe_first(const hs_segment *segment, const hs_index_key *key,
+                              uint64_t places[HS_INDEX_CANDIDATES]);
 /* Enter a published place; id NULL: it was looked for lately, and stood nowhere. HS_WAIT: both buckets hold nothing but unpersisted words. Edge E6 (release). */
 int hs_index_insert(hs_segment *segment, const hs_index_key *key, const uint8_t id[32], uint64_t place);
 #endif

@@ -1,6 +1,7 @@
 /* hs_ring.c - put, flush, get. The order of stores is the protocol's: bytes, cursor, index; the head is the caller's. */
 #include "hs_ring.h"
 #include "helios_shm.h"
+#include "hs_blake3.h"
 #include "hs_checksum.h"
 #include "hs_futex.h"
 #include "hs_step.h"
@@ -155,7 +156,7 @@ int hs_ring_damage(const hs_segment *segment, uint32_t *chunk, uint32_t *offset,
 static uint64_t find_standing(const hs_segment *segment, const hs_index_key *key, const uint8_t id[32],
                               uint8_t kind, bool *alone) {
     uint64_t places[HS_INDEX_CANDIDATES];
-    uint32_t candidates = hs_index_probe(segment, key, places);
+    uint32_t candidates = hs_index_probe_first(segment, key, places);
     *alone = candidates == 0;
     for (uint32_t i = 0; i < candidates; i++) {
         hs_entry header;
@@ -173,6 +174,16 @@ static uint64_t find_pending(const hs_ring *ring, const uint8_t id[32]) {
         if (HS_UNLIKELY(ring->pending_head[i] == head) && memcmp(ring->pending_id[i], id, 32) == 0)
             return ring->pending_place[i];
     return 0;
+}
+
+/* An entry was appended: it waits for its flush. */
+static void pending_add(hs_ring *ring, const hs_index_key *key, const uint8_t id[32], uint64_t place) {
+    uint32_t n = ring->pending_count++;
+    ring->pending_head[n] = hs_load_u64(id);
+    ring->pending_place[n] = place;
+    ring->pending_key[n] = *key;
+    ring->pending_new[n] = false;
+    memcpy(ring->pending_id[n], id, 32);
 }
 
 /* Look the entry up that was appended last. What turns out to stand already is taken back, since nobody has seen it. Its place then; 0:
@@ -285,12 +296,8 @@ static void keep(hs_ring *ring, uint32_t offset, hs_entry *header, uint64_t sum)
     header->flags |= HS_ENTRY_CACHED;
     header->checksum = hs_ring_checksum(ring->segment->seed, writer->generation, header, sum);
     memcpy(to, header, sizeof *header);
-    uint32_t n = ring->pending_count++;
-    ring->pending_head[n] = hs_load_u64(header->id);
-    ring->pending_place[n] = hs_place_make(writer->generation, writer->chunk, writer->end);
-    ring->pending_key[n] = hs_index_key_make(ring->segment, header->id);
-    ring->pending_new[n] = false;
-    memcpy(ring->pending_id[n], header->id, 32);
+    hs_index_key key = hs_index_key_make(ring->segment, header->id);
+    pending_add(ring, &key, header->id, hs_place_make(writer->generation, writer->chunk, writer->end));
     writer->end += units;
 }
 
@@ -335,28 +342,39 @@ static int room_make(hs_ring *ring, uint32_t units) {
     return status == HS_OK ? keep_hit(ring, units) : status;
 }
 
+/* The header of an entry above the cursor, without its sum. */
+static void header_write(uint8_t *entry, const hs_entry *header) {
+    memcpy(entry + offsetof(hs_entry, raw_size), &header->raw_size,
+           sizeof *header - offsetof(hs_entry, raw_size));
+    HS_STEP(append_header);
+}
+
+/* Header and payload stand: zeros behind them, and the sum of it all. The entry's place. */
+static uint64_t entry_finish(hs_ring *ring, uint8_t *entry, const hs_entry *header, uint64_t sum,
+                             uint32_t units) {
+    hs_chunk_writer *writer = &ring->writer;
+    size_t used = sizeof *header + header->stored_size;
+    memset(entry + used, 0, (size_t)units * HS_UNIT - used);
+    hs_store_u64(entry, hs_ring_checksum(ring->segment->seed, writer->generation, header, sum));
+    HS_STEP(append_payload);
+    uint64_t place = hs_place_make(writer->generation, writer->chunk, writer->end);
+    writer->end += units;
+    return place;
+}
+
 /* Write the entry above the cursor. */
 static uint64_t entry_write(hs_ring *ring, const hs_ring_item *item, uint32_t units) {
-    hs_chunk_writer *writer = &ring->writer;
-    uint8_t *entry = hs_chunk_address(ring->segment, writer->chunk, writer->end);
+    uint8_t *entry = hs_chunk_address(ring->segment, ring->writer.chunk, ring->writer.end);
     hs_entry header = {.raw_size = item->raw_size,
                        .stored_size = item->stored_size,
                        .kind = item->kind,
                        .codec = item->codec,
                        .flags = item->flags};
     if (item->id != NULL) memcpy(header.id, item->id, 32);
-    memcpy(entry + offsetof(hs_entry, raw_size), &header.raw_size,
-           sizeof header - offsetof(hs_entry, raw_size));
-    HS_STEP(append_header);
+    header_write(entry, &header);
     uint64_t sum =
         hs_checksum_copy(ring->segment->seed, entry + sizeof header, item->payload, item->stored_size);
-    size_t used = sizeof header + item->stored_size;
-    memset(entry + used, 0, (size_t)units * HS_UNIT - used);
-    hs_store_u64(entry, hs_ring_checksum(ring->segment->seed, writer->generation, &header, sum));
-    HS_STEP(append_payload);
-    uint64_t place = hs_place_make(writer->generation, writer->chunk, writer->end);
-    writer->end += units;
-    return place;
+    return entry_finish(ring, entry, &header, sum, units);
 }
 
 static bool item_is_possible(const hs_ring_item *item) {
@@ -372,12 +390,7 @@ static int append(hs_ring *ring, const hs_ring_item *item, const hs_index_key *k
     if (status != HS_OK) return status;
     *place = entry_write(ring, item, units);
     if (item->id == NULL) return HS_OK;
-    uint32_t n = ring->pending_count++;
-    ring->pending_head[n] = hs_load_u64(item->id);
-    ring->pending_place[n] = *place;
-    ring->pending_key[n] = *key;
-    ring->pending_new[n] = false;
-    memcpy(ring->pending_id[n], item->id, 32);
+    pending_add(ring, key, item->id, *place);
     return HS_OK;
 }
 
@@ -391,7 +404,7 @@ int hs_ring_append(hs_ring *ring, const hs_ring_item *item, uint64_t *place) {
 /* Append it, to be looked up when its index lines have come near. */
 static int offer(hs_ring *ring, const hs_ring_item *item, uint64_t *place, bool *added) {
     hs_index_key key = hs_index_key_make(ring->segment, item->id);
-    hs_index_prefetch(ring->segment, &key);
+    hs_index_prefetch_first(ring->segment, &key);
     hs_ring_settle(ring);
     *place = find_pending(ring, item->id);
     *added = *place == 0;
@@ -404,6 +417,28 @@ static int offer(hs_ring *ring, const hs_ring_item *item, uint64_t *place, bool 
 int hs_ring_offer(hs_ring *ring, const hs_ring_item *item, bool *added) {
     uint64_t place;
     return item_is_possible(item) && item->id ? offer(ring, item, &place, added) : HS_ARGUMENT;
+}
+
+int hs_ring_offer_value(hs_ring *ring, const uint8_t *bytes, uint32_t size, uint8_t id[32], bool *added) {
+    if (size > HS_BLAKE3_CHUNK) return HS_ARGUMENT;
+    uint32_t units = hs_ring_units(size);
+    hs_ring_settle(ring);
+    int status = room_make(ring, units);
+    if (status != HS_OK) return status;
+    hs_chunk_writer *writer = &ring->writer;
+    uint8_t *entry = hs_chunk_address(ring->segment, writer->chunk, writer->end);
+    hs_entry header = {.raw_size = size, .stored_size = size, .kind = HS_ENTRY_VALUE};
+    uint64_t sum = hs_blake3_copy(ring->segment->seed, bytes, size, entry + sizeof header, id);
+    *added = find_pending(ring, id) == 0;
+    if (!*added) return HS_OK;
+    hs_index_key key = hs_index_key_make(ring->segment, id);
+    hs_index_prefetch_first(ring->segment, &key);
+    memcpy(header.id, id, 32);
+    header_write(entry, &header);
+    uint64_t place = entry_finish(ring, entry, &header, sum, units);
+    pending_add(ring, &key, id, place);
+    ring->offered = (hs_ring_offered){.kind = HS_ENTRY_VALUE, .raw_size = size};
+    return HS_OK;
 }
 
 int hs_ring_put(hs_ring *ring, const hs_ring_item *item, uint64_t *place, bool *added) {

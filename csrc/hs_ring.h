@@ -69,6 +69,8 @@ int hs_ring_put(hs_ring *ring, const hs_ring_item *item, uint64_t *place, bool *
 /* The same in two steps, for whoever has something to do between them: append now, and look the id up, whose index lines come near
  * meanwhile, at the next append or flush, or by hs_ring_settle. So *added is a guess; what was taken back is counted in `spared`. */
 int hs_ring_offer(hs_ring *ring, const hs_ring_item *item, bool *added);
+/* The same for a value of at most one chunk of BLAKE3, whose id is not known yet: hashed, copied and summed in one pass. */
+int hs_ring_offer_value(hs_ring *ring, const uint8_t *bytes, uint32_t size, uint8_t id[32], bool *added);
 void hs_ring_settle(hs_ring *ring);
 /* The same without looking whether the id stands there already. */
 int hs_ring_append(hs_ring *ring, const hs_ring_item *item, uint64_t *place);

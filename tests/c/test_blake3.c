@@ -4,6 +4,7 @@
  */
 #include "hs_blake3.h"
 
+#include "hs_checksum.h"
 #include "hs_test.h"
 
 enum { LENGTH_MAX = 9000 };
@@ -199,6 +200,24 @@ static void resume_uses_the_value_it_is_given(void) {
 }
 
 /* `count` messages, lengths up to size_max; every other one-chunk message keeps its chaining values. */
+static void copy_gives_hash_sum_and_exactly_the_bytes(void) {
+    uint8_t to[HS_BLAKE3_CHUNK + 64], hash[32], honest[32];
+    const uint64_t seed[2] = {7, 11};
+    fill_random();
+    FOR_EACH_KERNEL
+    for (size_t size = 0; size <= HS_BLAKE3_CHUNK; size++) {
+        uint8_t *in = exact_copy(data + size, size);
+        memset(to, 0xEE, sizeof to);
+        uint64_t sum = hs_blake3_copy(seed, in, size, to, hash);
+        hs_blake3(in, size, honest);
+        CHECK_EQ_MEM(hash, honest, 32);
+        CHECK(sum == hs_checksum(seed, in, size));
+        CHECK_EQ_MEM(to, in, size);
+        for (size_t i = size; i < sizeof to; i++) CHECK(to[i] == 0xEE);
+        free(in);
+    }
+}
+
 static void many_once(size_t count, size_t size_max, uint64_t seed) {
     hs_blake3_job *jobs = calloc(count ? count : 1, sizeof *jobs);
     REQUIRE(jobs);
@@ -247,6 +266,7 @@ int main(void) {
     RUN(an_empty_message_needs_no_memory);
     RUN(resume_equals_a_whole_hash_from_every_block_of_every_length);
     RUN(resume_uses_the_value_it_is_given);
+    RUN(copy_gives_hash_sum_and_exactly_the_bytes);
     RUN(many_equals_one_at_a_time_for_any_number_and_length);
     return hs_test_report();
 }

@@ -87,6 +87,30 @@ static void full_bucket_makes_the_writer_wait_and_forgets_nothing(void) {
     rig_break(&r);
 }
 
+/* A put looks where an insert would have gone: a second bucket counts only where the first is more than half full. */
+static void what_a_put_looks_for_is_found_in_either_bucket(void) {
+    rig r;
+    worker w;
+    static thing crowd[CROWD];
+    rig_make(&r, 4);
+    r.segment.index_mask = 7;
+    worker_join(&r, &w);
+    REQUIRE(crowd_make(&r.segment, crowd, CROWD) == CROWD);
+    uint64_t place, places[HS_INDEX_CANDIDATES];
+    bool added;
+    for (int i = 0; i < 2 * WAYS; i++) {
+        hs_index_key key = hs_index_key_make(&r.segment, crowd[i].id);
+        CHECK_EQ_INT(hs_index_probe_first(&r.segment, &key, places), 0);
+        if (put(&w, &crowd[i], &place, &added) != HS_OK || hs_ring_flush(&w.ring) != HS_OK) break;
+        for (int k = 0; k <= i; k++) {
+            key = hs_index_key_make(&r.segment, crowd[k].id);
+            CHECK(hs_index_probe_first(&r.segment, &key, places) >= 1);
+        }
+    }
+    worker_leave(&w);
+    rig_break(&r);
+}
+
 static void stale_word_is_replaced_before_a_persisted_one(void) {
     rig r;
     worker w;
@@ -213,6 +237,7 @@ int main(void) {
     RUN(id_is_found_at_its_place);
     RUN(buckets_follow_from_the_seed);
     RUN(full_bucket_makes_the_writer_wait_and_forgets_nothing);
+    RUN(what_a_put_looks_for_is_found_in_either_bucket);
     RUN(stale_word_is_replaced_before_a_persisted_one);
     RUN(oldest_persisted_word_goes_first);
     RUN(same_id_takes_one_word);

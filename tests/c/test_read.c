@@ -101,8 +101,12 @@ static void difference_names_what_was_added_changed_and_removed(void) {
     make_state(&r, root);
     uint32_t key_sizes[3] = {6, 5, 6}, value_sizes[3] = {1, 1, 0};
     uint8_t forms[3] = {0, 0, HS_EDIT_REMOVE};
-    hs_edits edits = {
-        3, (const uint8_t *)"k/0007x/newk/1400", key_sizes, (const uint8_t *)"vw", value_sizes, forms};
+    hs_edits edits = {.count = 3,
+                      .keys = (const uint8_t *)"k/0007x/newk/1400",
+                      .key_sizes = key_sizes,
+                      .values = (const uint8_t *)"vw",
+                      .value_sizes = value_sizes,
+                      .forms = forms};
     REQUIRE(hs_commit_many(&r.call[0], NULL, root, &edits) > 0);
     hs_batch *batch = malloc(sizeof *batch);
     CHECK_EQ_INT(hs_diff(&r.call[1], root, r.data[0] + 16, (const uint8_t *)"", 0, NULL, 0, batch), HS_OK);

@@ -37,8 +37,8 @@ MUTANTS = (
     Mutant(
         "index before cursor",
         "csrc/hs_ring.c",
-        "    memcpy(ring->pending_id[n], item->id, 32);\n    return HS_OK;\n",
-        "    memcpy(ring->pending_id[n], item->id, 32);\n"
+        "    pending_add(ring, key, item->id, *place);\n    return HS_OK;\n",
+        "    pending_add(ring, key, item->id, *place);\n"
         "    hs_index_key key = hs_index_key_make(ring->segment, item->id);\n"
         "    (void)hs_index_insert(ring->segment, &key, item->id, *place);\n"
         "    return HS_OK;\n",
