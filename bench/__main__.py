@@ -66,7 +66,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     bench_drain.drain,
     bench_durable.sustained,
     bench_durable.durable,
-    bench_scaling.two_branches,
+    bench_scaling.at_once,
     bench_wait.wait,
     bench_memory.memory,
     bench_open.opening,

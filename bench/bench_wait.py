@@ -43,7 +43,7 @@ def wait(setting: Setting) -> Iterator[Row]:
         build(branch, 100, 1024)
         workspace = branch.fork()
         with Worker(waiter, branch, key, receiver) as child:
-            for value in Values(1024).take(setting.scale(600, 15)):
+            for value in Values(1024).take(setting.scale(300, 15)):
                 child.ask(branch.last_commit.sequence)
                 until_asleep(child.process.pid or 0)
                 workspace[key] = value

@@ -25,6 +25,9 @@ PUBLISHING = (
 )
 COPIES = (r"dict\.copy", "deepcopy", "pickle.*", "immutables.*", "pyrsistent.*")
 PUTMULTI = (r"py-lmdb begin\+putmulti.*tmpfs", r"py-lmdb begin\+putmulti.*sorted")
+CROWD = (r"py-lmdb.*", r"redis.*", r"sqlite3.*")
+SYNCED = (r"py-lmdb, synced.*", r"redis.*", r"sqlite3, synced.*")
+ALONE_HERE = "one process alone, the same run"
 
 # benchmark -> operation -> who stands beside it, as patterns: in each row of that operation, present or skipped.
 LINES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -98,9 +101,18 @@ LINES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "ring": {r"L1 put, 1 KiB": (r"BLAKE3 wheel, one call.*",), r"L1 hit, 1 KiB": (GET,)},
     "drain": {r"L2 group commit of 1,000 new nodes .*": (r"py-lmdb, the same bytes as one value.*",)},
-    "sustained": {r"sustained .*, all persisted": (r"burst, the same run", r"sequential write \+ sync.*")},
-    "durable": {r"durable commits, 8 processes against 1": (r"1 process, the same run",)},
-    "two_branches": {r"two processes on two branches against one": (r"memcpy .*",)},
+    "sustained": {r"sustained .*, all persisted": (r"sequential write \+ sync.*",)},
+    "durable": {
+        r"durable commits by 1 process, .*": (r"one fsync.*", *SYNCED),
+        r"durable commits by \d+ processes, .*": (ALONE_HERE, r"one fsync.*", *SYNCED),
+    },
+    "at_once": {
+        r"commits by 1 process on own branches, .*": (*CROWD, "multiprocessing.Manager.*", "UltraDict2.*"),
+        r"commits by \d+ processes on own branches, .*": (ALONE_HERE, *CROWD, r"one process's rate x what memcpy.*"),
+        r"commits by \d+ processes on one branch, disjoint keys, .*": (ALONE_HERE, *CROWD),
+        r"read, change, commit by \d+ processes of one key .*": (ALONE_HERE, *CROWD),
+        r"reads of the head by \d+ process(es)? beside a writer, .*": CROWD,
+    },
     "wait": {r"commit seen in branch\.wait": (r"the same 1 KiB over multiprocessing\.Pipe",)},
     "memory": {r"[\d,]+ forks of .*, one changed key each, committed": (r"[\d,]+ x dict\.copy.*",)},
     "opening": {
