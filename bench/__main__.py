@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from . import (
+    bench_bulk,
     bench_commit,
     bench_drain,
     bench_durable,
@@ -63,6 +64,8 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     bench_read.read_cold,
     bench_read.walk,
     bench_ring.ring,
+    bench_bulk.bulk_keys,
+    bench_bulk.bulk_tree,
     bench_drain.drain,
     bench_durable.sustained,
     bench_durable.durable,

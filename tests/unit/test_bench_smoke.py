@@ -24,6 +24,7 @@ PUBLISHING = (
     r"pygit2.*",
 )
 COPIES = (r"dict\.copy", "deepcopy", "pickle.*", "immutables.*", "pyrsistent.*")
+FLOOR_OF_BYTES = r"BLAKE3 \(wheel\) and memcpy of all bytes"
 PUTMULTI = (r"py-lmdb begin\+putmulti.*tmpfs", r"py-lmdb begin\+putmulti.*sorted")
 CROWD = (r"py-lmdb.*", r"redis.*", r"sqlite3.*")
 SYNCED = (r"py-lmdb, synced.*", r"redis.*", r"sqlite3, synced.*")
@@ -100,6 +101,19 @@ LINES: dict[str, dict[str, tuple[str, ...]]] = {
         r"snapshot\.items\(prefix\), .*": (r"py-lmdb set_range.*", r"sqlite3.*"),
     },
     "ring": {r"L1 put, 1 KiB": (r"BLAKE3 wheel, one call.*",), r"L1 hit, 1 KiB": (GET,)},
+    "bulk_keys": {
+        r"bulk load of [\d,]+ keys x 48 B": (
+            "py-lmdb.*", "sqlite3.*", "redis.*", "immutables.*", "pyrsistent.*", FLOOR_OF_BYTES,
+        ),
+        r"bulk load of 300 keys x 48 B": ("diskcache.*", "pygit2.*", "icechunk.*"),
+        r"bulk load of [\d,]+ keys x 1 KiB": ("py-lmdb.*", "sqlite3.*", "redis.*", FLOOR_OF_BYTES),
+    },
+    "bulk_tree": {
+        r"bulk load of a source tree, 40 files, .*, durable": (
+            r"git add \+ git commit", r"git add \+ git commit, every object synced", "pygit2.*", "py-lmdb.*",
+            "sqlite3.*", "diskcache.*", FLOOR_OF_BYTES + ", one fsync",
+        ),
+    },
     "drain": {r"L2 group commit of 1,000 new nodes .*": (r"py-lmdb, the same bytes as one value.*",)},
     "sustained": {r"sustained .*, all persisted": (r"sequential write \+ sync.*",)},
     "durable": {
