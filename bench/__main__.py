@@ -27,10 +27,13 @@ from typing import TypeAlias
 from . import (
     bench_bulk,
     bench_commit,
+    bench_diff,
+    bench_disk,
     bench_drain,
     bench_durable,
     bench_fork,
     bench_hash,
+    bench_history,
     bench_memory,
     bench_open,
     bench_read,
@@ -73,6 +76,11 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     bench_wait.wait,
     bench_memory.memory,
     bench_open.opening,
+    bench_diff.diff,
+    bench_history.history,
+    bench_disk.commit_bytes,
+    bench_disk.million_commits,
+    bench_disk.real_history,
     bench_hash.hashing,
 )
 

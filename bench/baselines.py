@@ -5,7 +5,6 @@ explicit begin/commit (cheaper than a context manager), views instead of copies 
 """
 
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ from pathlib import Path
 import lmdb
 from blake3 import blake3
 
-from .harness import Contender, Items, Run, Samples, Values, measure
+from .harness import Contender, Items, Run, Samples, Values
 
 
 def lmdb_open(
@@ -130,10 +129,10 @@ def block_ns(short: Sequence[float], long: Sequence[float]) -> float:
     return max(min(long) - min(short), 1.0) / 15
 
 
-def wheel_block_ns(rounds: int) -> float:
-    """The same over many rounds."""
-    short, long = measure(wheel_messages(), rounds=rounds, calls=3, batch=20)
-    return statistics.median(map(block_ns, short.rounds, long.rounds))
+def alone(blocks: float, short: Samples, long: Samples) -> Samples:
+    """What so many blocks take by themselves, in each round of the two messages: the floor."""
+    rounds = tuple((blocks * block_ns(a, b),) for a, b in zip(short.rounds, long.rounds, strict=True))
+    return Samples("BLAKE3 alone for those blocks (wheel)", 1, rounds)
 
 
 def copy_rate(seconds: float) -> float:

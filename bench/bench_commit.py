@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import helios_shm
 
-from .baselines import block_ns, wheel_messages
+from .baselines import alone, wheel_messages
 from .bench_fork import change_row, fork_row
 from .bench_read import Names, hot_row, reads, walk_rows
 from .harness import (
@@ -21,7 +21,6 @@ from .harness import (
     Point,
     Row,
     Run,
-    Samples,
     Setting,
     Target,
     compare,
@@ -50,7 +49,6 @@ from .peers import (
 from .states import blocks_hashed, build, commits, store
 
 LMDB_PUT = "py-lmdb begin+put+commit, no sync, tmpfs"
-FLOOR_NAME = "BLAKE3 alone for those blocks (wheel)"
 ONE_KEY = (Lmdb, UltraDict, Manager, Sqlite, Redis, Diskcache, Git, Icechunk, Prolly)
 TURNS: dict[str, dict[str, int]] = {  # the slower, the seldomer: they take 10 us .. 20 ms a commit
     "py-lmdb": {},
@@ -70,15 +68,6 @@ def blocks_of(engine: helios_shm.Engine, run: Run, items: Items) -> float:
     before = blocks_hashed(engine)
     run(items)
     return (blocks_hashed(engine) - before) / len(items)
-
-
-def alone(blocks: float, short: Samples, long: Samples) -> Samples:
-    """What those blocks take by themselves, in each round: the floor."""
-    return Samples(
-        FLOOR_NAME,
-        1,
-        tuple((blocks * block_ns(a, b),) for a, b in zip(short.rounds, long.rounds, strict=True)),
-    )
 
 
 def one_key(

@@ -137,6 +137,25 @@ LINES: dict[str, dict[str, tuple[str, ...]]] = {
         r"commit .* blocks hashed, C": (ALONE,),
         r"commit .* blocks hashed, Python": (ALONE,),
     },
+    "diff": {
+        r"diff of two states of [\d,]+ keys, [\d,]+ differ": (
+            "dict, every key.*", "pygit2.*", "immutables.*", "pyrsistent.*", "ProllyTree.*", "memcpy of the nodes.*"
+        ),
+        r"diff of two states of .*, no node in this process": ("warm",),
+    },
+    "history": {
+        r"a state [\d,]+ commits back, by (id|number), and a value of it, hot": ("pygit2.*", "memcpy of the value"),
+        r"restore a state [\d,]+ commits back on a branch, and read a value": ("pygit2.*",),
+        r"log of [\d,]+ commits.*": ("pygit2.*",),
+        r"a state .* commits back, .*, first reads from L2": ("pygit2.*",),
+        r"a state .*, beside icechunk": ("icechunk.*",),
+        r"a state .*, beside ProllyTree": ("ProllyTree.*",),
+    },
+    "commit_bytes": {
+        r"bytes on disk of a commit, 1 key of 100 x .*": ("py-lmdb.*", "SQLite.*", "pygit2.*", "its new nodes.*")
+    },
+    "million_commits": {r"bytes on disk of [\d,]+ commits, .*": ("their new nodes.*",)},
+    "real_history": {r"bytes on disk of the last [\d,]+ commits of this source tree": ("git, .*", "new nodes.*")},
 }  # fmt: skip
 
 
