@@ -68,7 +68,8 @@ typedef struct hs_chunk_writer {
     uint32_t end;               /* where the next entry goes, units; >= published */
 } hs_chunk_writer;
 
-/* Own a chunk with at least `units` free: the last one if it is still IDLE and has room, else the next FREE one in ring order
+/* Own a chunk with at least `units` free: the last one if it is still IDLE and has room, else (for who had one) the newest if it is
+ * IDLE and has room, else the next FREE one in ring order
  * from the claim hint, else somebody's IDLE one with room. Those found IDLE and too full are sealed on the way. HS_WAIT if
  * there is none; HS_NO_SPACE if no memory was left for the ring's very first chunk. On a fresh chunk: allocate its memory,
  * fault its pages in. The writer owns none when this is called. */

@@ -272,6 +272,7 @@ int hs_l1_put_cached(hs_call *call, uint32_t kind, const uint8_t *id, uint32_t c
     hs_chunk_writer *writer = &call->engine->ring.writer;
     if (worth && !writer->owned) hs_chunk_join_newest(&call->engine->segment, writer);
     int status = worth ? put_item(call->engine, &item) : HS_OK;
+    if (status == HS_WAIT) hs_ring_hurry(&call->engine->segment); /* whoever comes next finds room */
     hs_engine_unlock(call->engine);
     return status;
 }

@@ -66,6 +66,27 @@ static void those_who_join_the_newest_chunk_share_it(void) {
     rig_break(&r);
 }
 
+static void who_has_filled_a_chunk_goes_on_in_the_newest_if_nobody_has_it(void) {
+    rig r;
+    worker w[2];
+    rig_make(&r, 4);
+    for (int i = 0; i < 2; i++) {
+        worker_join(&r, &w[i]);
+        append(&r, &w[i], 60000);
+        hs_chunk_release(&r.segment, &w[i].self, &w[i].ring.writer, false);
+    }
+    append(&r, &w[0], 5000);
+    hs_chunk_release(&r.segment, &w[0].self, &w[0].ring.writer, true);
+    append(&r, &w[0], 5000); /* its own is full, the other's has room */
+    CHECK_EQ_INT(w[0].ring.writer.chunk, 1);
+    hs_chunk_release(&r.segment, &w[0].self, &w[0].ring.writer, false);
+    append(&r, &w[0], 600); /* and now that one is full, too */
+    CHECK_EQ_INT(w[0].ring.writer.chunk, 2);
+    worker_leave(&w[0]);
+    worker_leave(&w[1]);
+    rig_break(&r);
+}
+
 static void unpublished_bytes_are_forgotten(void) {
     rig r;
     worker w;
@@ -268,6 +289,7 @@ int main(void) {
     RUN(word_carries_all_its_parts);
     RUN(claimed_chunk_is_busy_and_released_idle);
     RUN(those_who_join_the_newest_chunk_share_it);
+    RUN(who_has_filled_a_chunk_goes_on_in_the_newest_if_nobody_has_it);
     RUN(unpublished_bytes_are_forgotten);
     RUN(two_writers_have_two_chunks);
     RUN(idle_chunk_of_another_is_taken_over_when_none_is_free);
