@@ -26,6 +26,7 @@ from typing import TypeAlias
 
 from . import (
     bench_bulk,
+    bench_cache,
     bench_commit,
     bench_diff,
     bench_disk,
@@ -69,6 +70,8 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     bench_ring.ring,
     bench_bulk.bulk_keys,
     bench_bulk.bulk_tree,
+    bench_cache.cache_reads,
+    bench_cache.cache_search,
     bench_drain.drain,
     bench_durable.sustained,
     bench_durable.durable,

@@ -94,7 +94,7 @@ class Stage:
 
 def cache_reads(setting: Setting) -> Iterator[Row]:
     """Reads of stores eight and four times as large as their ring, a store for each trace."""
-    for mebibytes, larger in ((4, 8), (setting.scale(12, 4), 4)):
+    for mebibytes, larger in ((4, 8), (setting.scale(8, 4), 4)):
         sizes = sizes_of(setting.scale(mebibytes * larger, 5) * MIB, seed=1)
         reads = setting.scale(max(60_000, 6 * len(sizes)), 500)
         scan = len(sizes) // larger * 2

@@ -114,6 +114,8 @@ LINES: dict[str, dict[str, tuple[str, ...]]] = {
             "sqlite3.*", "diskcache.*", FLOOR_OF_BYTES + ", one fsync",
         ),
     },
+    "cache_reads": {r"L1 hit rate, Zipf .*, ring of \d+ MiB": ("exact LRU of the same bytes", "exact LRU whose .*")},
+    "cache_search": {r"L1 hit rate, MCTS, recorded, ring of \d+ MiB": ("exact LRU of the same bytes",)},
     "drain": {r"L2 group commit of 1,000 new nodes .*": (r"py-lmdb, the same bytes as one value.*",)},
     "sustained": {r"sustained .*, all persisted": (r"sequential write \+ sync.*",)},
     "durable": {
