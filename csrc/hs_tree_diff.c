@@ -3,12 +3,17 @@
  * Two cursors walk side by side. Each stands on an item: an entry of a leaf, or a whole subtree (an entry of an inner
  * node), and everything before the item has been dealt with.
  *
- *   both on subtrees of equal id         step over both
+ *   both on subtrees of equal id         step over both, and over all such that follow in their nodes
  *   a subtree on the higher level        step into it (into both, on equal levels)
  *   both on leaf entries                 report the lower key, or both if they are equal; step over
+ *   the same, in twin leaves             report what differs in all of the leaf; step over it
+ *
+ * Twins have the same keys, and values of the same kinds and forms: a changed value leaves one where a leaf was, and all that
+ * can differ stands in the same place.
  *
  * Stepping over the last item of a node climbs to the item behind its parent, so that after a difference the cursors find
- * each other again as high up as they can. */
+ * each other again as high up as they can. What is stepped into is mostly cold memory: both sides' nodes are fetched
+ * together, and the next pair that differs while this one is walked. */
 #include "hs_tree_walk.h"
 
 typedef struct side {
@@ -81,12 +86,37 @@ static int side_open(side *s, hs_tree *tree, const uint8_t root[32], const hs_ra
     return HS_OK;
 }
 
+/* --- fetching ahead --- */
+
+static void prefetch_child(const side *s, unsigned at) {
+    const hs_cached *child =
+        hs_cache_peek(s->cursor.tree->cache, hs_cached_links(hs_cursor_node(&s->cursor))[at]);
+    if (child) hs_cached_prefetch(child);
+}
+
+/* Both are about to step into a child of theirs: fetch these, and the next two in the same place that differ. */
+static void prefetch_pair(const side *a, const side *b) {
+    const hs_node *m = &hs_cursor_node(&a->cursor)->node, *n = &hs_cursor_node(&b->cursor)->node;
+    unsigned at = hs_cursor_at(&a->cursor), next = at + 1;
+    prefetch_child(a, at);
+    prefetch_child(b, hs_cursor_at(&b->cursor));
+    if (at != hs_cursor_at(&b->cursor) || m->count != n->count) return;
+    while (next < m->count && memcmp(hs_node_child_id(m, next), hs_node_child_id(n, next), 32) == 0) next++;
+    if (next == m->count) return;
+    prefetch_child(a, next);
+    prefetch_child(b, next);
+}
+
 typedef struct difference {
     side sides[2]; /* old, new */
     const hs_range *range;
     hs_diff_visit visit;
     void *context;
 } difference;
+
+static bool is_below_stop(const difference *d, const uint8_t *key, size_t size) {
+    return !d->range->stop || hs_bytes_compare(key, size, d->range->stop, d->range->stop_size) < 0;
+}
 
 static hs_key side_key(const side *s) {
     return hs_node_key(&hs_cursor_node(&s->cursor)->node, hs_cursor_at(&s->cursor));
@@ -112,7 +142,7 @@ static void report(difference *d, bool *more) {
             size = hs_key_size(keys + 1);
         }
     }
-    *more = !d->range->stop || hs_bytes_compare(key, size, d->range->stop, d->range->stop_size) < 0;
+    *more = is_below_stop(d, key, size);
     if (!*more) return;
     for (unsigned i = 0; i < 2; i++) {
         if (order != 0 && i != low) continue;
@@ -127,23 +157,90 @@ static void report(difference *d, bool *more) {
         if (shown[i]) side_step_over(d->sides + i);
 }
 
+/* --- twins --- */
+
+static bool are_twins(const hs_node *m, const hs_node *n) {
+    return m->count == n->count && m->values == n->values && m->prefix_size == n->prefix_size &&
+           memcmp(m->bytes + HS_NODE_HEAD_SIZE, n->bytes + HS_NODE_HEAD_SIZE,
+                  m->values - HS_NODE_HEAD_SIZE) == 0;
+}
+
+/* Entry `at` of twins has two values, at this offset in both. False: the walk ends. */
+static bool report_twin(const difference *d, const hs_node *m, const hs_node *n, unsigned at,
+                        unsigned offset) {
+    uint8_t key[HS_KEY_MAX];
+    hs_value values[2];
+    hs_key same = hs_node_key(m, at);
+    hs_key_copy(&same, key);
+    if (!is_below_stop(d, key, hs_key_size(&same))) return false;
+    hs_node_value_at(m, at, offset, values);
+    hs_node_value_at(n, at, offset, values + 1);
+    return d->visit(d->context, key, hs_key_size(&same), values, values + 1);
+}
+
+/* Both stand on the same entry of twins: deal with it and all behind it. */
+static void report_twins(difference *d, bool *more) {
+    side *a = d->sides, *b = d->sides + 1;
+    const hs_node *m = &hs_cursor_node(&a->cursor)->node, *n = &hs_cursor_node(&b->cursor)->node;
+    const uint8_t *form = m->bytes + hs_node_form_offset(m, 0) + 1;
+    unsigned offset = a->value_at;
+    for (unsigned at = hs_cursor_at(&a->cursor); at < m->count && *more; at++) {
+        unsigned stored = hs_node_form_size(form[2 * at]);
+        if (memcmp(m->bytes + offset, n->bytes + offset, stored) != 0)
+            *more = report_twin(d, m, n, at, offset);
+        offset += stored;
+    }
+    a->cursor.at[0] = b->cursor.at[0] = m->count;
+    side_climb(a);
+    side_climb(b);
+}
+
+static bool stand_on_twins(const side *a, const side *b) {
+    return !a->ended && !b->ended && hs_cursor_at(&a->cursor) == hs_cursor_at(&b->cursor) &&
+           are_twins(&hs_cursor_node(&a->cursor)->node, &hs_cursor_node(&b->cursor)->node);
+}
+
+/* --- the walk --- */
+
+/* Both stand on children of inner nodes, of one level and of equal id. */
+static void step_over_equal(side *a, side *b) {
+    const hs_node *m = &hs_cursor_node(&a->cursor)->node, *n = &hs_cursor_node(&b->cursor)->node;
+    unsigned i = hs_cursor_at(&a->cursor), j = hs_cursor_at(&b->cursor);
+    do i++, j++;
+    while (i < m->count && j < n->count && memcmp(hs_node_child_id(m, i), hs_node_child_id(n, j), 32) == 0);
+    a->cursor.at[a->cursor.level] = (uint16_t)i;
+    b->cursor.at[b->cursor.level] = (uint16_t)j;
+    side_climb(a);
+    side_climb(b);
+}
+
+static int step_into_both(side *a, side *b) {
+    if (!a->whole && !b->whole) prefetch_pair(a, b);
+    int status = side_step_into(a);
+    return status == HS_OK ? side_step_into(b) : status;
+}
+
 /* One step of the walk. */
 static int walk(difference *d, bool *more) {
     side *a = d->sides, *b = d->sides + 1;
     unsigned a_level = a->ended ? 0 : side_level(a), b_level = b->ended ? 0 : side_level(b);
     *more = true;
     if (a_level == 0 && b_level == 0) {
-        report(d, more);
+        if (stand_on_twins(a, b))
+            report_twins(d, more);
+        else
+            report(d, more);
         return HS_OK;
     }
-    if (a_level == b_level && memcmp(side_id(a), side_id(b), 32) == 0) {
+    if (a_level != b_level) return side_step_into(a_level > b_level ? a : b);
+    if (memcmp(side_id(a), side_id(b), 32) != 0) return step_into_both(a, b);
+    if (!a->whole && !b->whole) {
+        step_over_equal(a, b);
+    } else {
         side_step_over(a);
         side_step_over(b);
-        return HS_OK;
     }
-    int status = a_level >= b_level ? side_step_into(a) : HS_OK;
-    if (status == HS_OK && b_level >= a_level) status = side_step_into(b);
-    return status;
+    return HS_OK;
 }
 
 int hs_tree_diff(hs_tree *tree, const uint8_t old_root[32], const uint8_t new_root[32], const hs_range *range,

@@ -249,6 +249,33 @@ static void diff_reports_each_differing_key_in_order(void) {
     }
 }
 
+/* Another value of the same kind and form in some places: leaves that are twins. One key more: one leaf that is none. */
+static void change_values_alone(size_t changes, bool one_more) {
+    hs_apply_result result;
+    memcpy(other.items, state.items, state.count * sizeof *state.items);
+    for (size_t i = 0; i < changes; i++) {
+        hs_value *value = &other.items[hs_random(&seed) % state.count].value;
+        value->bytes = hs_state_value(hs_random(&seed)).bytes;
+    }
+    if (one_more) other.items[state.count / 2].remove = !state.items[state.count / 2].remove;
+    REQUIRE(hs_states_apply(&nodes, &tree, root, other.items, state.count, false, &result) == HS_OK);
+    memcpy(other_root, result.root, 32);
+}
+
+static void diff_of_twins_reports_each_differing_value(void) {
+    static const size_t changes[] = {1, 5, 100, 3000};
+    for (size_t c = 0; c < 8; c++) {
+        open_states(700, 0);
+        change_values_alone(changes[c % 4], c >= 4);
+        for (unsigned i = 0; i < 60; i++) {
+            walk w = {.range = random_range(), .left = i % 5 ? SIZE_MAX : 1 + i};
+            if (i >= 40) make_cold();
+            walk_all(&w, true);
+        }
+        close_states();
+    }
+}
+
 static void diff_enters_only_what_differs(void) {
     open_states(4000, 1);
     walk w = {.left = SIZE_MAX};
@@ -405,6 +432,7 @@ int main(void) {
     RUN(scans_visit_each_key_of_the_range_in_order);
     RUN(count_agrees_with_the_range);
     RUN(diff_reports_each_differing_key_in_order);
+    RUN(diff_of_twins_reports_each_differing_value);
     RUN(diff_enters_only_what_differs);
     RUN(a_child_that_is_not_what_its_parent_says_is_corrupt);
     RUN(subtrees_out_of_order_are_corrupt);
