@@ -35,6 +35,11 @@ typedef struct filling {
     uint32_t count, count_max;
 } filling;
 
+typedef struct chain_link { /* a record of a chain */
+    uint64_t place;
+    uint32_t size;
+} chain_link;
+
 struct hs_drain {
     hs_segment *segment;
     int participants_fd;
@@ -51,7 +56,7 @@ struct hs_drain {
     uint32_t pack_chunk, pack_offset; /* where the next pack goes on */
     hs_entry *rows;                   /* headers of the entries of the pack at hand */
     size_t rows_capacity;
-    uint64_t *chain; /* places of the chain of chain_head, newest first */
+    chain_link *chain; /* the chain of chain_head, newest first */
     size_t chain_count, chain_capacity;
     uint32_t chain_slot, evict_hand;
     uint64_t chain_head, chain_serial; /* serial of chain[0] */
@@ -391,15 +396,15 @@ static int record_read(hs_drain *drain, uint64_t place, hs_record *out, size_t *
     return hs_record_decode(drain->record, hit.stored_size, out);
 }
 
-static bool chain_add(hs_drain *drain, uint64_t place) {
+static bool chain_add(hs_drain *drain, chain_link next) {
     if (drain->chain_count == drain->chain_capacity) {
         size_t capacity = drain->chain_capacity > 0 ? 2 * drain->chain_capacity : 1024;
-        uint64_t *chain = realloc(drain->chain, capacity * sizeof *chain);
+        chain_link *chain = realloc(drain->chain, capacity * sizeof *chain);
         if (chain == NULL) return false;
         drain->chain = chain;
         drain->chain_capacity = capacity;
     }
-    drain->chain[drain->chain_count++] = place;
+    drain->chain[drain->chain_count++] = next;
     return true;
 }
 
@@ -421,7 +426,7 @@ static int chain_walk(hs_drain *drain, uint32_t slot, uint64_t l2_serial) {
         } else if (record.serial != expected) {
             return HS_CORRUPT;
         }
-        if (!chain_add(drain, place)) return HS_NO_MEMORY;
+        if (!chain_add(drain, (chain_link){place, (uint32_t)size})) return HS_NO_MEMORY;
         if (record.serial == l2_serial + 1) break;
         expected = record.serial - 1;
         place = record.parent_word;
@@ -431,38 +436,35 @@ static int chain_walk(hs_drain *drain, uint32_t slot, uint64_t l2_serial) {
     return HS_OK;
 }
 
+/* Copy the record, which was read before, to where it stays. HS_CORRUPT if it is not there any more. */
+static int record_copy(const hs_drain *drain, chain_link from, uint8_t *to) {
+    hs_ring_hit hit;
+    int status = hs_ring_read(drain->segment, from.place, to, from.size, &hit);
+    return status == HS_OK && hit.kind == HS_ENTRY_RECORD && hit.stored_size == from.size ? HS_OK
+                                                                                          : HS_CORRUPT;
+}
+
 /* Write records of serials first, first + 1 ... as one block, as many as fit. */
-static int chain_write(hs_drain *drain, uint64_t first, uint8_t *buffer, size_t capacity, size_t *size,
+static int chain_write(const hs_drain *drain, uint64_t first, uint8_t *buffer, size_t capacity, size_t *size,
                        uint32_t *count) {
     size_t total = (size_t)(drain->chain_serial - first + 1), fit = 0, bytes = 0;
-    while (fit < total) { /* sizes first: the offsets stand before the records */
-        hs_record record;
-        size_t record_size;
-        int status =
-            record_read(drain, drain->chain[drain->chain_serial - first - fit], &record, &record_size);
-        if (status != HS_OK) return status;
-        if (hs_log_size(fit + 1, bytes + record_size) > capacity) break;
-        hs_store_u32(buffer + HS_LOG_FIXED_SIZE + 4 * fit, (uint32_t)bytes);
-        bytes += record_size;
-        fit++;
-    }
+    const chain_link *oldest = &drain->chain[total - 1];
+    while (fit < total && hs_log_size(fit + 1, bytes + oldest[-(ptrdiff_t)fit].size) <= capacity)
+        bytes += oldest[-(ptrdiff_t)fit++].size;
     if (fit == 0) return HS_SMALL;
-    size_t start = HS_LOG_FIXED_SIZE + 4 * (fit + 1);
+    size_t at = HS_LOG_FIXED_SIZE + 4 * (fit + 1), end = at + bytes;
     for (size_t i = 0; i < fit; i++) {
-        uint8_t *offset = buffer + HS_LOG_FIXED_SIZE + 4 * i;
-        hs_record record;
-        size_t record_size, at = start + hs_load_u32(offset);
-        int status = record_read(drain, drain->chain[drain->chain_serial - first - i], &record, &record_size);
-        if (status != HS_OK || at + record_size > start + bytes) return HS_CORRUPT;
-        memcpy(buffer + at, drain->record, record_size);
-        hs_store_u32(offset, (uint32_t)at);
+        chain_link next = oldest[-(ptrdiff_t)i];
+        if (record_copy(drain, next, buffer + at) != HS_OK) return HS_CORRUPT;
+        hs_store_u32(buffer + HS_LOG_FIXED_SIZE + 4 * i, (uint32_t)at);
+        at += next.size;
     }
-    hs_store_u32(buffer + start - 4, (uint32_t)(start + bytes));
+    hs_store_u32(buffer + HS_LOG_FIXED_SIZE + 4 * fit, (uint32_t)end);
     hs_store_u32(buffer, HS_LOG_MAGIC);
     hs_store_u32(buffer + 4, (uint32_t)fit);
     hs_store_u64(buffer + 8, first);
-    hs_blake3(buffer, start + bytes, buffer + start + bytes);
-    *size = start + bytes + HS_LOG_SUM_SIZE;
+    hs_blake3(buffer, end, buffer + end);
+    *size = end + HS_LOG_SUM_SIZE;
     *count = (uint32_t)fit;
     return HS_OK;
 }
