@@ -29,11 +29,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from helios_shm.errors import HeliosError
+from helios_shm.store import INFO_NAME, info_parse
 from tests.crash.stage import Outcome
 from tests.crash.tree import ROOT, BuildError, Mutant, library, mutated
 from tests.programs import untraced
 
 KEPT = ROOT / "build" / "crash" / "kept"
+_SHARED_MEMORY = Path("/dev/shm")
 # A stage that takes so many times what it says has hung.
 _PATIENCE = 10.0
 _PATIENCE_SECONDS_MIN = 120.0
@@ -165,7 +168,20 @@ def _scratch(stage: str, report: Report) -> Iterator[Path]:
             report.kept = KEPT / directory.name
             KEPT.mkdir(parents=True, exist_ok=True)
             shutil.move(directory, report.kept)
+        else:
+            _sweep(directory)
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _sweep(directory: Path) -> None:
+    """Remove the segments of the stores under a directory: a bug's coordinator may have died before it could."""
+    for place, _, names in os.walk(directory):
+        if INFO_NAME in names:
+            with suppress(HeliosError, OSError):
+                info = info_parse(Path(place, INFO_NAME).read_bytes(), Path(place))
+                # A copy of a store has the uuid of its original, and a segment of its own.
+                for segment in _SHARED_MEMORY.glob(f"helios-{info.uuid.hex()}-*"):
+                    segment.unlink(missing_ok=True)
 
 
 class _Children:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from helios_shm.store import StoreInfo, info_bytes
 from tests.crash import __main__ as runner
 from tests.crash.stage import Outcome, Run
 from tests.crash.tree import BuildError, Mutant, mutated
@@ -91,6 +92,31 @@ def test_violation_fails_and_what_it_left_is_kept(
     assert runner.main(["--no-mutants"]) == 1
     assert "commit 17 was lost" in capsys.readouterr().out
     assert [path.name for path in (tmp_path / "kept").glob("*/*")] == ["run"]
+
+
+def test_segments_of_a_stages_stores_go_with_its_directory_and_no_others(
+    answers: dict[str | None, Outcome | Exception], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shared = tmp_path / "shm"
+    shared.mkdir()
+    monkeypatch.setattr(runner, "_SHARED_MEMORY", shared)
+    theirs, others = (bytes([number]) * 16 for number in (1, 2))
+    names = [
+        f"helios-{uuid.hex()}-{place}" for uuid in (theirs, others) for place in ("0000aaaa", "0000bbbb")
+    ]
+
+    def run(_: Any, tree: Path, asked: dict[str, Any], directory: Path, verbose: bool) -> Outcome:
+        for name in ("store", "damaged"):
+            (directory / name).mkdir(parents=True)
+        (directory / "damaged" / "helios.json").write_bytes(b"{")
+        (directory / "store" / "helios.json").write_bytes(info_bytes(StoreInfo(theirs, "now", False)))
+        for name in names:
+            (shared / name).touch()
+        return Outcome(violations=["found"] if asked["mutant"] else [])
+
+    monkeypatch.setattr(runner._Children, "run", run)
+    assert runner.main([]) == 0
+    assert sorted(path.name for path in shared.iterdir()) == names[2:]
 
 
 def test_own_control_that_is_not_caught_fails(answers: dict[str | None, Outcome | Exception]) -> None:
