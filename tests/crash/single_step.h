@@ -238,9 +238,9 @@ static const stored *l2_find(const judge *j, const uint8_t id[32]) {
     return NULL;
 }
 
-static void l2_add(judge *j, const hs_pack_row *row) {
+static void l2_add(judge *j, const uint8_t *pack, const hs_pack_row *row) {
     uint8_t id[32];
-    const uint8_t *bytes = j->pack + row->offset;
+    const uint8_t *bytes = pack + row->offset;
     hs_blake3(bytes, row->stored_size, id);
     if (memcmp(id, row->id, 32) != 0) violate(j, "recovery takes wrong bytes to L2");
     if (l2_find(j, id) != NULL) return;
@@ -289,7 +289,7 @@ static void round_take(judge *j, hs_drain *drain, hs_drain_round *round) {
         if (hs_pack_validate(pack, size) != HS_OK) violate(j, "recovery writes a pack that is none");
         for (uint32_t i = 0; i < count; i++) {
             hs_pack_row row = hs_pack_row_get(pack, i);
-            l2_add(j, &row);
+            l2_add(j, pack, &row);
         }
     }
     int status;

@@ -39,8 +39,7 @@ MUTANTS = (
         "csrc/hs_ring.c",
         "    pending_add(ring, key, item->id, *place);\n    return HS_OK;\n",
         "    pending_add(ring, key, item->id, *place);\n"
-        "    hs_index_key key = hs_index_key_make(ring->segment, item->id);\n"
-        "    (void)hs_index_insert(ring->segment, &key, item->id, *place);\n"
+        "    (void)hs_index_insert(ring->segment, key, item->id, *place);\n"
         "    return HS_OK;\n",
         "what the index leads to must be published",
     ),
