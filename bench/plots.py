@@ -53,6 +53,11 @@ def grouped(found: Report) -> dict[str, dict[str, list[Placed]]]:
     return plots
 
 
+def library(name: str) -> str:
+    """Who it is, without what was called: all works of a peer have one colour."""
+    return name if name.startswith("floor: ") else name.split()[0].rstrip(",")
+
+
 def fill(axes: Any, panel: str, rows: list[Placed], colours: dict[str, Any]) -> None:
     """One pair of axes."""
     for name, points in curves(rows).items():
@@ -81,7 +86,9 @@ def draw(found: Report, directory: Path) -> list[Path]:
     written = []
     for plot, panels in grouped(found).items():
         names = sorted({name for rows in panels.values() for name in curves(rows)} - {OURS})
-        colours = {name: pyplot.get_cmap("tab20")(at % 20) for at, name in enumerate(names)}
+        libraries = sorted({library(name) for name in names})  # one colour each, whatever is called
+        palette = {each: pyplot.get_cmap("tab20")(at % 20) for at, each in enumerate(libraries)}
+        colours = {name: palette[library(name)] for name in names}
         across = min(len(panels), 3)
         down = -(-len(panels) // across)
         figure, grid = pyplot.subplots(down, across, figsize=(6 * across, 4.4 * down + 1.2), squeeze=False)
