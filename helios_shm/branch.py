@@ -297,9 +297,10 @@ class Branch(hot.BranchBase):
             parent = self._ring_record(word)
             if parent is None:
                 break
-            if record_head(parent).serial != head.serial - 1:
-                raise self._broken(head.serial - 1)
+            serial = head.serial - 1
             record, head = parent, record_head(parent)
+            if head.serial != serial:
+                raise self._broken(serial)
         for record in self._attachment.reader.records(self._name, head.serial - 1):
             head = record_head(record)
             yield record, head
