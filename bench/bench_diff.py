@@ -172,7 +172,7 @@ def seated(lineup: Lineup, setting: Setting, keys: int, changes: Changes) -> dic
     }
     if keys <= 100_000:
         peers["immutables.Map, every key looked up"] = lineup.seat(immutables, old, new), 5
-    if keys <= 10_000:
+    if keys <= 1_000:
         place = lineup.enter_context(directory(setting.memory))
         peers["pyrsistent.pmap, every key looked up"] = lineup.seat(pyrsistent, old, new), 5
         peers["ProllyTree VersionedKvStore.diff"] = (
@@ -252,7 +252,7 @@ def diff_row(
 def from_l2(setting: Setting, path: Path, ids: tuple[str, str], keys: int, count: int) -> Row:
     """The first diff of a process that finds no segment: all nodes are on disk. One sample for each open."""
     taken: list[tuple[float, ...]] = []
-    for _ in range(setting.scale(3, 2)):
+    for _ in range(setting.scale(3, 1)):
         until_left(path)
         with helios_shm.open(path) as engine:
             old, new = map(engine.snapshot, ids)
@@ -271,7 +271,7 @@ def diff(setting: Setting) -> Iterator[Row]:
     """1, 100 and 10 000 keys that differ, of a thousand, of 100 000 and of a million."""
     counts = {1_000: (1, 100), 100_000: (100,), 1_000_000: (1, 100, 10_000)}
     if setting.quick:
-        counts = {500: (1, 50), 2_000: (100,)}
+        counts = {100: (10,), 2_000: (100,)}
     for keys, changed in counts.items():
         with directory(setting.disk) as parent:
             path, most = parent / "store", changed[-1]

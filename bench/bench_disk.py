@@ -138,7 +138,7 @@ def commit_row(setting: Setting, keys: int, size: int, with_peers: bool) -> Row:
     ours, new = per_commit(growth.disk, commits), per_commit(growth.new, commits)
     peers, skipped = [], []
     if with_peers:
-        few, fewer = commits // 4, setting.scale(500, 50)
+        few, fewer = commits // 4, setting.scale(500, 20)
         with directory(setting.disk) as root:
             figures = {
                 "py-lmdb, an entry a version": lmdb_versions(root, Changes(keys, size), few) / few,
@@ -165,7 +165,8 @@ def commit_row(setting: Setting, keys: int, size: int, with_peers: bool) -> Row:
 
 def commit_bytes(setting: Setting) -> Iterator[Row]:
     """A small state and a large one."""
-    for keys, size in ((100, 48), (100, 1024), (setting.scale(1_000_000, 2_000), 48)):
+    sizes = ((100, 48), (setting.scale(1_000_000, 2_000), 48), (100, 1024))
+    for keys, size in sizes[: setting.scale(3, 2)]:
         yield commit_row(setting, keys, size, keys == 100)
 
 
