@@ -189,8 +189,8 @@ def prove(run: Run) -> Outcome:
 IN_C = Mutant(
     "an allocation is not looked at",
     "csrc/hs_drain.c",
-    "!drain->known || !drain->heads || !drain->moved",
-    "!drain->known || !drain->moved",
+    "!drain->dead || !drain->ranges || !drain->known",
+    "!drain->dead || !drain->known",
     "the coordinator writes through NULL when memory is short",
 )
 MUTANTS: tuple[Mutant, ...] = (
