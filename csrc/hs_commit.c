@@ -66,27 +66,21 @@ static bool is_hashed_as_it_is_put(const hs_commit_state *state) {
     return state->count == 1 && state->edits->value.size <= HS_BLAKE3_CHUNK;
 }
 
-/* Turn raw edits into tree edits: small values inline, the others hashed, many at a time. value.bytes is what was handed over until then. */
+/* Hash the next values, many at a time, and no more than stay near until they are put. Small ones stand inline. value.bytes is what was
+ * handed over until then. */
 static void hash_values(hs_engine *engine, hs_commit_state *state) {
     hs_blake3_job jobs[HS_HASH_BATCH];
     size_t waiting = 0;
-    for (uint32_t i = state->values_hashed; i < state->count; i++) {
-        hs_value *value = &state->edits[i].value;
-        if (!state->edits[i].remove && !is_by_id(form_of(state, i)) && value->size > HS_INLINE_MAX) {
-            jobs[waiting++] =
-                (hs_blake3_job){.in = value->bytes, .size = value->size, .out = state->ids[i], .cv = NULL};
-            engine->value_blocks += (value->size + HS_BLAKE3_BLOCK - 1) / HS_BLAKE3_BLOCK;
-        }
-        if (waiting == HS_HASH_BATCH) {
-            hs_blake3_many(jobs, waiting);
-            waiting = 0;
-        }
+    uint32_t i = state->values_hashed;
+    for (; i < state->count && waiting < HS_HASH_BATCH; i++) {
+        const hs_value *value = &state->edits[i].value;
+        if (state->edits[i].remove || is_by_id(form_of(state, i)) || value->size <= HS_INLINE_MAX) continue;
+        jobs[waiting++] =
+            (hs_blake3_job){.in = value->bytes, .size = value->size, .out = state->ids[i], .cv = NULL};
+        engine->value_blocks += (value->size + HS_BLAKE3_BLOCK - 1) / HS_BLAKE3_BLOCK;
     }
-    if (waiting == 1)
-        hs_blake3(jobs[0].in, jobs[0].size, jobs[0].out);
-    else if (waiting > 1)
-        hs_blake3_many(jobs, waiting);
-    state->values_hashed = state->count;
+    if (waiting > 0) hs_blake3_many(jobs, waiting);
+    state->values_hashed = i;
 }
 
 static int put_value(hs_engine *engine, const hs_ring_item *item, uint64_t *new_bytes) {
@@ -143,12 +137,12 @@ static int put_edit(hs_engine *engine, hs_commit_state *state, uint32_t i) {
 }
 
 static int put_values(hs_engine *engine, hs_commit_state *state) {
-    if (state->values_hashed < state->count && !is_hashed_as_it_is_put(state)) hash_values(engine, state);
-    while (state->values_put < state->count) {
+    bool hashes = !is_hashed_as_it_is_put(state);
+    for (; state->values_put < state->count; state->values_put++) {
+        if (hashes && state->values_hashed == state->values_put) hash_values(engine, state);
         int status =
             state->edits[state->values_put].value.hashed ? HS_OK : put_edit(engine, state, state->values_put);
         if (status != HS_OK) return status;
-        state->values_put++;
     }
     return HS_OK;
 }
@@ -632,8 +626,8 @@ int64_t hs_commit_many(hs_call *call, hs_branch_ref *branch, const uint8_t *base
     hs_commit_state *state = calloc(1, sizeof *state);
     if (!state) return HS_NO_MEMORY;
     size_t room = edits->count ? edits->count : 1;
-    state->edits = calloc(room, sizeof *state->edits);
-    state->ids = calloc(room, sizeof *state->ids);
+    state->edits = malloc(room * sizeof *state->edits);
+    state->ids = malloc(room * sizeof *state->ids);
     state->source = *edits;
     int status = state->edits && state->ids ? fill_edits(state) : HS_NO_MEMORY;
     if (status != HS_OK) {

@@ -80,7 +80,7 @@ typedef struct entry {
 typedef struct staged {
     hs_node node; /* its bytes are in the stage */
     size_t out;   /* whose id it is */
-    uint32_t links_at, chain_blocks;
+    uint32_t links_at, chain_at, chain_blocks;
     uint8_t id[32];
 } staged;
 
@@ -133,7 +133,7 @@ struct hs_apply {
     size_t stage_filled;
     uint32_t stage_links;
     hs_link links[STAGE_LINKS];
-    uint32_t chains[STAGE_NODES][CHAIN_MAX][8];
+    uint32_t chains[STAGE_NODES * CHAIN_MAX][8]; /* of the nodes that are hashed, back to back */
     uint8_t bytes[STAGE_BYTES];
 };
 
@@ -226,7 +226,9 @@ static void stage_hash(hs_apply *a, unsigned upto) {
         staged *s = a->stage + i;
         bool one_chunk = s->node.size <= HS_BLAKE3_CHUNK;
         s->chain_blocks = one_chunk ? (uint32_t)hs_blake3_blocks(s->node.size) : 0;
-        jobs[count] = (hs_blake3_job){s->node.bytes, s->node.size, s->id, one_chunk ? a->chains[i] : NULL};
+        s->chain_at = i ? s[-1].chain_at + s[-1].chain_blocks : 0;
+        jobs[count] =
+            (hs_blake3_job){s->node.bytes, s->node.size, s->id, one_chunk ? a->chains + s->chain_at : NULL};
         a->tree->blocks_hashed += hs_blake3_blocks(s->node.size);
     }
     hs_blake3_many(jobs, count);
@@ -248,7 +250,8 @@ static int stage_enter(hs_apply *a, unsigned i, hs_link *link) {
         memcpy(cached->id, s->id, 32);
         memcpy((uint8_t *)(uintptr_t)cached->node.bytes, s->node.bytes, s->node.size);
         unsigned first = s->chain_blocks ? hs_node_chain_first(&s->node) : 0;
-        memcpy(hs_cached_chain(cached)[first], a->chains[i][first], 32u * (s->chain_blocks - first));
+        memcpy(hs_cached_chain(cached)[first], a->chains[s->chain_at + first],
+               32u * (s->chain_blocks - first));
         if (s->node.level)
             memcpy(hs_cached_links(cached), a->links + s->links_at, s->node.count * sizeof(hs_link));
         hs_cache_enter(cache, cached);
