@@ -59,6 +59,11 @@ uint32_t hs_index_probe(const hs_segment *segment, const hs_index_key *key,
     return count + bucket_probe(segment, key, 1, places + count);
 }
 
+uint32_t hs_index_probe_one(const hs_segment *segment, const hs_index_key *key, int which,
+                            uint64_t places[HS_INDEX_WAYS]) {
+    return which > 0 && key->bucket[0] == key->bucket[1] ? 0 : bucket_probe(segment, key, which, places);
+}
+
 /* Would find_stale stay with the first bucket? */
 static bool first_has_room(const hs_segment *segment, const hs_index_key *key) {
     const hs_index_bucket *bucket = &segment->index[key->bucket[0]];

@@ -32,6 +32,9 @@ static inline void hs_index_prefetch(const hs_segment *segment, const hs_index_k
 /* Places (of current generations) whose word carries the key's tag; returns how many. Edge E6 (acquire). */
 uint32_t hs_index_probe(const hs_segment *segment, const hs_index_key *key,
                         uint64_t places[HS_INDEX_CANDIDATES]);
+/* The same of one of the two buckets (0 or 1): who looks for an entry finds most in the first, and need not touch the other. */
+uint32_t hs_index_probe_one(const hs_segment *segment, const hs_index_key *key, int which,
+                            uint64_t places[HS_INDEX_WAYS]);
 /* The same where a miss costs little: in the second bucket only if the first is more than half full, as an insert would. */
 uint32_t hs_index_probe_first(const hs_segment *segment, const hs_index_key *key,
                               uint64_t places[HS_INDEX_CANDIDATES]);

@@ -54,6 +54,45 @@ static int crowd_make(const hs_segment *segment, thing *crowd, int count) {
 
 enum { CROWD = 2 * WAYS + 2 };
 
+/* Things with the same first bucket: what comes when that is more than half full stands in the second, and each is got. */
+static void both_buckets_are_probed_and_each_by_itself(void) {
+    enum { MANY = 48, SAME = WAYS / 2 + 3 };
+    rig r;
+    worker w;
+    static thing crowd[MANY];
+    rig_make(&r, 4);
+    r.segment.index_mask = 7; /* few buckets, so that a crowd is soon found */
+    r.segment.seed[0] = 3;    /* and one whose two buckets differ */
+    r.segment.seed[1] = 5;
+    worker_join(&r, &w);
+    REQUIRE(crowd_make(&r.segment, crowd, MANY) == MANY);
+    uint32_t bucket = hs_index_key_make(&r.segment, crowd[0].id).bucket[0], in[2] = {0};
+    for (int i = 0, same = 0; i < MANY && same < SAME; i++) {
+        hs_index_key key = hs_index_key_make(&r.segment, crowd[i].id);
+        if (key.bucket[0] != bucket) continue;
+        same++;
+        uint64_t place = store(&w, &crowd[i]), all[HS_INDEX_CANDIDATES], some[HS_INDEX_WAYS];
+        uint32_t found = hs_index_probe(&r.segment, &key, all), seen = 0;
+        for (int which = 0; which < 2; which++) {
+            uint32_t here = hs_index_probe_one(&r.segment, &key, which, some);
+            for (uint32_t n = 0; n < here; n++) {
+                CHECK(some[n] == all[seen + n]);
+                in[which] += some[n] == place;
+            }
+            seen += here;
+        }
+        CHECK_EQ_INT(seen, found);
+        CHECK_EQ_INT(find(&r.segment, &crowd[i]), HS_OK);
+        uint8_t buffer[64];
+        hs_ring_hit hit;
+        CHECK_EQ_INT(hs_ring_get(&w.ring, crowd[i].id, buffer, sizeof buffer, &hit), HS_OK);
+        CHECK(hit.place == place);
+    }
+    CHECK(in[0] > 0 && in[1] > 0);
+    worker_leave(&w);
+    rig_break(&r);
+}
+
 static void full_bucket_makes_the_writer_wait_and_forgets_nothing(void) {
     rig r;
     worker w;
@@ -235,6 +274,7 @@ static void concurrent_inserts_lose_nothing(void) {
 
 int main(void) {
     RUN(id_is_found_at_its_place);
+    RUN(both_buckets_are_probed_and_each_by_itself);
     RUN(buckets_follow_from_the_seed);
     RUN(full_bucket_makes_the_writer_wait_and_forgets_nothing);
     RUN(what_a_put_looks_for_is_found_in_either_bucket);
