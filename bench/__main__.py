@@ -79,6 +79,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     bench_wait.wait,
     bench_memory.memory,
     bench_open.opening,
+    bench_open.open_cold,
     bench_diff.diff,
     bench_history.history,
     bench_disk.commit_bytes,

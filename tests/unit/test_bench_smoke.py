@@ -135,6 +135,10 @@ LINES: dict[str, dict[str, tuple[str, ...]]] = {
         r"first open of a new store": (r"Python's start \+ import.*",),
         r"first open whose segment stands": (r"Python's start \+ import.*",),
     },
+    "open_cold": {
+        r"open \+ first read of .*, the segment is made": (r"py-lmdb open \+ get.*",),
+        r"open \+ first read of .*, the segment stands": (r"py-lmdb open \+ get.*",),
+    },
     "hashing": {
         r"commit .* blocks hashed, C": (ALONE,),
         r"commit .* blocks hashed, Python": (ALONE,),
