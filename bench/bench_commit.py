@@ -33,6 +33,9 @@ from .peers import (
     BATCHES,
     COMMITS,
     GETS,
+    ITEMS,
+    KEYS,
+    PREFIX,
     Diskcache,
     Git,
     Icechunk,
@@ -45,6 +48,7 @@ from .peers import (
     Sqlite,
     Store,
     UltraDict,
+    Work,
 )
 from .states import blocks_hashed, build, commits, store
 
@@ -209,8 +213,8 @@ def commit_1000(setting: Setting) -> Iterator[Row]:
         yield from many_keys(setting, 1000, many, size, kinds, *targets, seconds=4)
 
 
-def million(setting: Setting, size: int, copies: Sequence[str]) -> Iterator[Row]:
-    """A state of a million keys beside LMDB with as many, and beside a state of 100 keys; and its fork."""
+def million(setting: Setting, size: int, copies: Sequence[str], walks: Sequence[Work]) -> Iterator[Row]:
+    """A state of a million keys beside LMDB with as many, and beside a state of 100 keys; its forks and reads."""
     keys = setting.scale(1_000_000, 2_000)
     edits, little_edits = Edits(keys, size), Edits(100, size)
     with store(setting) as engine, Lineup() as lineup:
@@ -234,16 +238,21 @@ def million(setting: Setting, size: int, copies: Sequence[str]) -> Iterator[Row]
         yield fork_row(setting, large.head, lmdb.environment, keys)
         yield change_row(setting, large.head, lmdb.environment, size, copies)
         yield hot_row(setting, large.head, [lmdb], size)
-        yield from walk_rows(setting, large.head, [lmdb], size)
+        yield from walk_rows(setting, large.head, [lmdb], size, walks)
 
 
 def million_1_kib(setting: Setting) -> Iterator[Row]:
-    """Of the peers that copy, one: deepcopy and pickle take seconds here."""
-    return million(setting, 1024, ("dict.copy", "immutables Map.set"))
+    """Of the peers that copy, one: deepcopy and pickle take seconds here. A GB of values is read below prefixes."""
+    return million(setting, 1024, ("dict.copy", "immutables Map.set"), (KEYS, PREFIX))
 
 
 def million_48_bytes(setting: Setting) -> Iterator[Row]:
-    return million(setting, 48, ("dict.copy", "deepcopy", "pickle dumps + loads", "immutables Map.set"))
+    return million(
+        setting,
+        48,
+        ("dict.copy", "deepcopy", "pickle dumps + loads", "immutables Map.set"),
+        (KEYS, ITEMS, PREFIX),
+    )
 
 
 def beside_ray(setting: Setting) -> Iterator[Row]:

@@ -10,6 +10,7 @@ the page cache, ours and the peers' alike. The floor is a plain dict that holds 
 """
 
 import dataclasses
+import itertools
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -60,7 +61,7 @@ FIRST, REPEATED = Target("<=", 2.0, LMDB_GET), Target("<=", 0.35, LMDB_GET)
 WALKS: dict[Work, tuple[Target, ...]] = {
     KEYS: (Target("<=", 1.0, "py-lmdb cursor, keys only"),),
     ITEMS: (Target("<=", 1 / 0.7, "py-lmdb cursor, copies"),),
-    PREFIX: (),
+    PREFIX: (Target("<=", 1 / 0.7, "py-lmdb set_range + cursor, copies"),),
 }
 BATCH = 10
 OTHERS = (Lmdb, UltraDict, Manager, Sqlite, Redis, Diskcache, Git)
@@ -89,6 +90,16 @@ class Names:
         if self.rest is not None:
             return [next(self.rest) for _ in range(count)]
         return self.random.choices(self.names, k=count)
+
+
+class InTurn:
+    """Inputs: these, one after the other, again and again."""
+
+    def __init__(self, items: Sequence[Any]) -> None:
+        self.items = itertools.cycle(items)
+
+    def __call__(self, count: int) -> Items:
+        return [next(self.items) for _ in range(count)]
 
 
 def reads(mapping: Any) -> Run:
@@ -288,16 +299,17 @@ def plain_walk(plain: dict[str, bytes], work: Work) -> Run:
 def walk_row(
     setting: Setting, snapshot: helios_shm.Snapshot, peers: Sequence[Store], size: int, work: Work
 ) -> Row:
-    """One kind of walk; below a prefix, over one key of a hundred."""
+    """One kind of walk; below a prefix, over one key of a hundred, each time below another."""
     keys = len(snapshot)
     name = {KEYS: "keys()", ITEMS: "items()", PREFIX: "items(prefix)"}[work]
-    passed, prefix = (keys // 100, "perf/07/") if work == PREFIX else (keys, "")
-    contenders = [Contender(name, our_walk(snapshot, work), lambda n: [prefix] * n)]
+    passed = keys // 100 if work == PREFIX else keys
+    prefixes = [f"perf/{number:02d}/" for number in range(100)] if work == PREFIX else [""]
+    contenders = [Contender(name, our_walk(snapshot, work), InTurn(prefixes))]
     if work != PREFIX:
         plain = dict.fromkeys(map(path_key, range(keys)), b"")
         contenders.append(Contender("dict, in no order", plain_walk(plain, work), lambda n: [None] * n))
     able = [each for each in peers if work in each.works()]
-    contenders += [each.contender(work, Names([each.key(prefix)])) for each in able]
+    contenders += [each.contender(work, InTurn([each.key(prefix) for prefix in prefixes])) for each in able]
     rounds = setting.scale(30 if passed < 100_000 else 5, 2)
     walked = measure(contenders, rounds=rounds, calls=1, batch=1, seconds=4.0)
     ours, *others = (per_key(each, passed) for each in walked)
@@ -309,10 +321,14 @@ def walk_row(
 
 
 def walk_rows(
-    setting: Setting, snapshot: helios_shm.Snapshot, peers: Sequence[Store], size: int
+    setting: Setting,
+    snapshot: helios_shm.Snapshot,
+    peers: Sequence[Store],
+    size: int,
+    works: Sequence[Work] = (KEYS, ITEMS, PREFIX),
 ) -> Iterator[Row]:
     """keys(), items(), and items() below one of a hundred prefixes."""
-    for work in WALKS:
+    for work in works:
         yield walk_row(setting, snapshot, peers, size, work)
 
 

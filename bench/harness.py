@@ -38,6 +38,7 @@ Run: TypeAlias = Callable[[Items], object]
 Unit: TypeAlias = Literal["ns", "/s", "bytes", "x", "%"]
 Verdict: TypeAlias = Literal["met", "missed", "skipped", "shown"]
 
+ROUNDS_MIN = 5
 FLOOR = "floor"  # what a target names to be judged against the row's floor
 
 
@@ -286,8 +287,8 @@ def measure(
 ) -> list[Samples]:
     """Lets the contenders take turns; each round is `calls` timed calls of `batch` operations.
 
-    With `warm_up` one round more is run and not counted. No round begins when `seconds` have passed, but one
-    is always counted. Returns one Samples a contender, in order.
+    With `warm_up` one round more is run and not counted, by those that run in every round. When `seconds` have
+    passed no round begins after the first ROUNDS_MIN. Returns one Samples a contender, in order.
     """
     batches = [contender.batch or batch for contender in contenders]
     loops = [loop_cost(each.idle, size) for each, size in zip(contenders, batches, strict=True)]
@@ -295,12 +296,12 @@ def measure(
     end = time.monotonic() + seconds
     with collector_off():
         for turn in range(-1 if warm_up else 0, rounds):
-            if turn > 0 and time.monotonic() > end:
+            if turn >= ROUNDS_MIN and time.monotonic() > end:
                 break
             order = range(len(contenders)) if turn % 2 else reversed(range(len(contenders)))
             for which in order:
                 contender, size = contenders[which], batches[which]
-                takes_part = turn < 0 or turn % contender.every == 0
+                takes_part = turn % contender.every == 0 if turn >= 0 else contender.every == 1
                 prepared = [contender.inputs(size) for _ in range((contender.calls or calls) * takes_part)]
                 times = [max(timed(contender.run, items) - loops[which], 0.0) / size for items in prepared]
                 if turn >= 0:

@@ -62,7 +62,7 @@ LINES: dict[str, dict[str, tuple[str, ...]]] = {
         r"fork and change 1 key of [\d,]+ x 1 KiB": (r"dict\.copy", "immutables.*", "an empty dict.*"),
         r"snapshot\[path\], repeated, [\d,]+ x .*, hot": (GET, r"dict\[path\]"),
         r"snapshot\.keys\(\), .*": ("py-lmdb cursor, keys only",),
-        r"snapshot\.items\(\), .*": ("py-lmdb cursor, copies",),
+        r"snapshot\.items\(prefix\), .*": ("py-lmdb set_range.*",),
     },
     "million_48_bytes": {
         r"commit 1 key of [\d,]{4,} x 48 B, on a branch": (PUT, "the same, 100 keys"),
