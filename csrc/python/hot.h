@@ -57,6 +57,16 @@ typedef struct hot_workspace {
 extern PyTypeObject hot_attachment_type, hot_call_type, hot_branch_type, hot_snapshot_type, hot_commit_type,
     hot_workspace_type, hot_scan_type, hot_l1_type, hot_edits_type;
 
+/* A field that takes instances of one type alone (and None, where it may be absent), since C relies on it: the closure of a
+ * PyGetSetDef. Everything else is a TypeError. */
+typedef struct hot_field {
+    Py_ssize_t offset;
+    PyTypeObject *type;
+    bool or_none;
+} hot_field;
+PyObject *hot_field_get(PyObject *self, void *field);
+int hot_field_set(PyObject *self, PyObject *value, void *field);
+
 /* The call at the end of an attachment's pool, which stays there; NULL: take the other way. No exception is set. */
 hs_call *hot_peek_call(PyObject *attachment);
 

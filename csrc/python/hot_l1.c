@@ -59,7 +59,10 @@ static PyObject *get(hot_l1 *self, PyObject *id) {
     return PyObject_CallMethodOneArg((PyObject *)self, name_get, id);
 }
 
-static PyMemberDef members[] = {{"_attachment", T_OBJECT_EX, offsetof(hot_l1, attachment), 0, NULL}, {0}};
+static const hot_field attachment_field = {offsetof(hot_l1, attachment), &hot_attachment_type, false};
+
+static PyGetSetDef properties[] = {
+    {"_attachment", hot_field_get, hot_field_set, NULL, (void *)&attachment_field}, {0}};
 
 static PyMethodDef methods[] = {
     {"put", (PyCFunction)(void (*)(void))put, METH_O,
@@ -78,7 +81,7 @@ PyTypeObject hot_l1_type = {
     .tp_traverse = (traverseproc)traverse,
     .tp_clear = (inquiry)clear,
     .tp_dealloc = (destructor)dealloc,
-    .tp_members = members,
+    .tp_getset = properties,
     .tp_methods = methods,
 };
 

@@ -11,6 +11,25 @@ hs_call *hot_peek_call(PyObject *attachment) {
     return (hs_call *)(uintptr_t)((hot_call *)call)->address;
 }
 
+/* --- fields of a known type --- */
+
+PyObject *hot_field_get(PyObject *self, void *field) {
+    const hot_field *of = field;
+    PyObject *value = *(PyObject **)((char *)self + of->offset);
+    if (value == NULL) PyErr_SetString(PyExc_AttributeError, "a field that was never set");
+    return Py_XNewRef(value);
+}
+
+int hot_field_set(PyObject *self, PyObject *value, void *field) {
+    const hot_field *of = field;
+    if (value != NULL && !(of->or_none && value == Py_None) && !PyObject_TypeCheck(value, of->type)) {
+        PyErr_Format(PyExc_TypeError, "expected %s, not %s", of->type->tp_name, Py_TYPE(value)->tp_name);
+        return -1;
+    }
+    Py_XSETREF(*(PyObject **)((char *)self + of->offset), Py_XNewRef(value));
+    return 0;
+}
+
 /* --- Attachment --- */
 
 static int attachment_traverse(hot_attachment *self, visitproc visit, void *arg) {
@@ -119,6 +138,10 @@ PyObject *hot_commit_make(PyObject *record, PyObject *attachment) {
 static PyObject *make_commit(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count) {
     if (count != 2 || !PyBytes_Check(args[0])) {
         PyErr_SetString(PyExc_TypeError, "make_commit(record: bytes, attachment)");
+        return NULL;
+    }
+    if (!PyObject_TypeCheck(args[1], &hot_attachment_type)) {
+        PyErr_SetString(PyExc_TypeError, "a commit is of an attachment");
         return NULL;
     }
     if (hot_bound_types.commit == NULL) {

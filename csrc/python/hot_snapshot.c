@@ -159,8 +159,12 @@ static PyObject *fork_(hot_snapshot *self, PyObject *Py_UNUSED(none)) {
 
 /* --- the type --- */
 
-static PyMemberDef members[] = {{"_attachment", T_OBJECT_EX, offsetof(hot_snapshot, attachment), 0, NULL},
-                                {"_root", T_OBJECT_EX, offsetof(hot_snapshot, root), 0, NULL},
+static const hot_field attachment_field = {offsetof(hot_snapshot, attachment), &hot_attachment_type, false};
+
+static PyGetSetDef properties[] = {
+    {"_attachment", hot_field_get, hot_field_set, NULL, (void *)&attachment_field}, {0}};
+
+static PyMemberDef members[] = {{"_root", T_OBJECT_EX, offsetof(hot_snapshot, root), 0, NULL},
                                 {"_read", T_OBJECT_EX, offsetof(hot_snapshot, read), 0, NULL},
                                 {0}};
 
@@ -185,6 +189,7 @@ PyTypeObject hot_snapshot_type = {
     .tp_clear = (inquiry)clear,
     .tp_dealloc = (destructor)dealloc,
     .tp_members = members,
+    .tp_getset = properties,
     .tp_methods = methods,
     .tp_as_mapping = &mapping,
     .tp_as_sequence = &sequence,

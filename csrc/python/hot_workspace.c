@@ -156,13 +156,18 @@ static PyObject *commit(hot_workspace *self, PyObject *const *args, Py_ssize_t c
 /* --- the type --- */
 
 static PyMemberDef members[] = {
-    {"_attachment", T_OBJECT_EX, offsetof(hot_workspace, attachment), 0, NULL},
-    {"_branch", T_OBJECT_EX, offsetof(hot_workspace, branch), 0, NULL},
     {"_base_snapshot", T_OBJECT_EX, offsetof(hot_workspace, base_snapshot), 0, NULL},
     {"_edits", T_OBJECT_EX, offsetof(hot_workspace, edits), 0, NULL},
     {0}};
 
-static PyGetSetDef properties[] = {{"_base", (getter)base_get, (setter)base_set, NULL, NULL}, {0}};
+static const hot_field attachment_field = {offsetof(hot_workspace, attachment), &hot_attachment_type, false};
+static const hot_field branch_field = {offsetof(hot_workspace, branch), &hot_branch_type, true};
+
+static PyGetSetDef properties[] = {
+    {"_attachment", hot_field_get, hot_field_set, NULL, (void *)&attachment_field},
+    {"_branch", hot_field_get, hot_field_set, NULL, (void *)&branch_field},
+    {"_base", (getter)base_get, (setter)base_set, NULL, NULL},
+    {0}};
 
 static PyMappingMethods mapping = {.mp_subscript = (binaryfunc)get_item,
                                    .mp_ass_subscript = (objobjargproc)set_item};

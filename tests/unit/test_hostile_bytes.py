@@ -210,7 +210,7 @@ def test_texts_of_a_record_are_texts_or_corrupt(name: bytes, message: bytes, met
     record = seeds.record(1, name, message, metadata)
     with contextlib.suppress(CorruptError):
         assert record_head(record).name.encode() == name
-        commit = hot.make_commit(record, None)  # type: ignore[arg-type]
+        commit = hot.make_commit(record, hot.AttachmentBase())  # type: ignore[arg-type]
         assert commit.message.encode() == message and isinstance(commit.metadata, dict)
 
 

@@ -15,7 +15,7 @@ import coverage
 import pytest
 
 import helios_shm
-from helios_shm import Branch, Engine, Workspace
+from helios_shm import Branch, Engine, Snapshot, Workspace
 from helios_shm._capi import hot
 from helios_shm.l1 import L1
 
@@ -168,8 +168,10 @@ TYPES = (helios_shm.Snapshot, helios_shm.Workspace, helios_shm.Commit, hot.Snaps
 # --- cycles ---
 
 
-class Holder:
+class Holder(hot.AttachmentBase):
     """Something that may be part of a cycle, and that can be watched."""
+
+    end: Any
 
 
 def cycle_through_snapshot(branch: Branch, holder: Any) -> None:
@@ -534,3 +536,24 @@ def test_ctrl_c_in_the_middle_leaves_every_call_in_the_pool(branch: Branch) -> N
     assert len(attachment.pool) == len(attachment._calls)
     workspace["k/005"] = b"last"
     assert workspace.commit().snapshot["k/005"] == branch.head["k/005"] == b"last"
+
+
+@pytest.mark.parametrize("wrong", [3, None, "main", object()])
+def test_fields_that_c_relies_on_take_their_type_alone(branch: Branch, wrong: Any) -> None:
+    workspace, snapshot, l1 = branch.fork(), branch.head, L1(branch._attachment)
+    for owner in (workspace, snapshot, l1):
+        with pytest.raises(TypeError):
+            owner._attachment = wrong
+    if wrong is not None:  # a detached workspace has no branch
+        with pytest.raises(TypeError):
+            workspace._branch = wrong
+    with pytest.raises(TypeError):
+        hot.make_commit(b"r" * 200, wrong)
+    workspace["k"] = b"still works"
+    assert workspace.commit().snapshot["k"] == b"still works"
+
+
+def test_fields_that_were_never_set_are_absent() -> None:
+    for kind in (Workspace, Snapshot, L1):
+        with pytest.raises(AttributeError):
+            _ = kind.__new__(kind)._attachment
