@@ -207,10 +207,10 @@ def commit_1000(setting: Setting) -> Iterator[Row]:
     few, many = setting.scale(10_000, 1_200), setting.scale(100_000, 2_000)
     for size, limit in ((1024, 0.5), (48, 0.7)):
         kinds: tuple[type[Store], ...] = (Lmdb, UltraDict, Manager, Sqlite, Redis, Diskcache, Git)
-        yield from many_keys(setting, 1000, few, size, kinds, seconds=2)
+        yield from many_keys(setting, 1000, few, size, kinds, seconds=1.5)
         targets = (Target("<=", limit, "py-lmdb*"), Target("<=", 4.0, FLOOR))
         kinds = (Lmdb, UltraDict, Manager, Sqlite, Redis)
-        yield from many_keys(setting, 1000, many, size, kinds, *targets, seconds=4)
+        yield from many_keys(setting, 1000, many, size, kinds, *targets, seconds=3)
 
 
 def million(setting: Setting, size: int, copies: Sequence[str], walks: Sequence[Work]) -> Iterator[Row]:
