@@ -7,9 +7,11 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#define SLAB_SIZE_MAX  ((size_t)2 << 20)   /* a huge page; offsets count 64 bytes in 15 bits */
+#define SLAB_SIZE_MAX  ((size_t)2 << 20)   /* a huge page; offsets count units in 16 bits */
 #define SLAB_SIZE_MIN  ((size_t)128 << 10) /* holds the largest node, with its links */
-#define SLABS_MAX      65536u
+#define HS_CACHE_UNIT  32u                 /* bytes; nodes begin at multiples of it */
+#define SLABS_MAX      32768u
+#define BEHIND         32u /* bytes that hashing a node may write behind it */
 #define BUCKET_WORDS   8u
 #define RECENT         16u
 #define BUCKETS_TRIED  4u
@@ -43,11 +45,11 @@ struct hs_cache {
 
 static inline uint32_t place_of(const hs_cache *cache, const hs_cached *cached) {
     uint64_t offset = (uint64_t)((const uint8_t *)cached - cache->face.slabs[cached->slab].base);
-    return (uint32_t)cached->slab << 16 | (uint32_t)(offset >> 5) | 1u;
+    return (uint32_t)cached->slab << 17 | (uint32_t)(offset >> 4) | 1u;
 }
 
 static inline hs_cached *at_place(const hs_cache *cache, uint32_t place) {
-    return (hs_cached *)(void *)(cache->face.slabs[place >> 16].base + ((place & 0xFFFEu) << 5));
+    return (hs_cached *)(void *)(cache->face.slabs[place >> 17].base + ((place & 0x1FFFEu) << 4));
 }
 
 static inline uint64_t word_of(const hs_cache *cache, const hs_cached *cached) {
@@ -58,13 +60,13 @@ hs_link hs_cache_link(const hs_cache *cache, const hs_cached *cached) {
     return (uint64_t)cache->face.slabs[cached->slab].generation << 32 | place_of(cache, cached);
 }
 
-/* Where the nodes of a slab begin, in units of 64 bytes: a list that grows down from the slab's end, one entry a node. */
+/* Where the nodes of a slab begin, in units: a list that grows down from the slab's end, one entry a node. */
 static inline uint16_t *start_of(const hs_cache *cache, const hs_cache_slab *slab, uint32_t node) {
     return (uint16_t *)(void *)(slab->base + cache->slab_size) - 1 - node;
 }
 
 static inline hs_cached *node_of(const hs_cache *cache, const hs_cache_slab *slab, uint32_t node) {
-    return (hs_cached *)(void *)(slab->base + (size_t)*start_of(cache, slab, node) * 64);
+    return (hs_cached *)(void *)(slab->base + (size_t)*start_of(cache, slab, node) * HS_CACHE_UNIT);
 }
 
 /* --- the table: bounded probing; a crowd of equal tags costs look-ups from the ring, never time without bound --- */
@@ -222,10 +224,10 @@ static void idle_release(hs_cache *cache) {
 
 hs_cached *hs_cache_reserve(hs_cache *cache, const hs_node *shape, unsigned blocks) {
     size_t links = shape->type == HS_NODE_INNER ? shape->count * sizeof(hs_link) : 0;
-    size_t kept = blocks ? blocks - hs_node_chain_first(shape) : 0;
-    size_t size = hs_align_up(sizeof(hs_cached) + links + hs_align_up(shape->size, 4) + 32u * kept, 64);
+    size_t chain = 32u * hs_node_chain_kept(shape, blocks);
+    size_t size = hs_align_up(sizeof(hs_cached) + links + hs_align_up(shape->size, 4) + chain, HS_CACHE_UNIT);
     hs_cache_slab *slab = cache->current >= 0 ? cache->face.slabs + cache->current : NULL;
-    if (!slab || slab->filled + size + sizeof(uint16_t) * (slab->nodes + 1) > cache->slab_size) {
+    if (!slab || slab->filled + size + BEHIND + sizeof(uint16_t) * (slab->nodes + 1) > cache->slab_size) {
         if (!slab_begin(cache)) return NULL;
         slab = cache->face.slabs + cache->current;
     }
@@ -240,28 +242,36 @@ hs_cached *hs_cache_reserve(hs_cache *cache, const hs_node *shape, unsigned bloc
     return cached;
 }
 
+/* Hashing leaves the chaining value before the last block behind the node, where the next one will begin. */
+static unsigned hash_from(hs_cached *cached, hs_cached *old, unsigned from, uint8_t id[32]) {
+    unsigned first = hs_node_chain_first(&cached->node);
+    memcpy(hs_cached_chain(cached)[first], hs_cached_chain(old)[first], 32u * (from + 1 - first));
+    hs_blake3_resume(cached->node.bytes, cached->node.size, hs_cached_chain(cached), from, id);
+    return cached->blocks - from;
+}
+
 unsigned hs_cached_hash(hs_cached *cached, hs_cached *old, unsigned changed, uint8_t id[32]) {
     const hs_node *node = &cached->node;
-    unsigned first = hs_node_chain_first(node);
-    if (!cached->blocks) {
+    unsigned first = hs_node_chain_first(node), blocks = cached->blocks;
+    if (!blocks) {
         hs_blake3(node->bytes, node->size, id);
         return (unsigned)hs_blake3_blocks(node->size);
     }
-    if (HS_LIKELY(old && old->blocks && changed >= first && hs_node_chain_first(&old->node) == first)) {
-        memcpy(hs_cached_chain(cached)[first], hs_cached_chain(old)[first], 32u * (changed + 1 - first));
-        hs_blake3_resume(node->bytes, node->size, hs_cached_chain(cached), changed, id);
-        return cached->blocks - changed;
+    if (HS_LIKELY(old && changed >= first && hs_node_chain_first(&old->node) == first)) {
+        unsigned least = blocks < old->blocks ? blocks : old->blocks;
+        if (HS_LIKELY(least > first + 1))
+            return hash_from(cached, old, changed < least - 1 ? changed : least - 2, id);
     }
     uint32_t whole[HS_BLAKE3_CHUNK / HS_BLAKE3_BLOCK][8];
     hs_blake3_resume(node->bytes, node->size, whole, 0, id);
-    memcpy(hs_cached_chain(cached)[first], whole[first], 32u * (cached->blocks - first));
-    return cached->blocks;
+    memcpy(hs_cached_chain(cached)[first], whole[first], 32u * hs_node_chain_kept(node, blocks));
+    return blocks;
 }
 
 void hs_cache_enter(hs_cache *cache, hs_cached *cached) {
     hs_cache_slab *slab = cache->face.slabs + cached->slab;
     assert((uint8_t *)cached == slab->base + slab->filled);
-    *start_of(cache, slab, slab->nodes++) = (uint16_t)(slab->filled / 64);
+    *start_of(cache, slab, slab->nodes++) = (uint16_t)(slab->filled / HS_CACHE_UNIT);
     slab->filled += cached->size;
     cache->nodes++;
     if (cache->nodes * 2 > cache->buckets * BUCKET_WORDS) table_grow(cache);

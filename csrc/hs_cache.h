@@ -3,12 +3,13 @@
  * Bounded (limit bytes), inherited copy-on-write by a forked child, on huge-page memory. Beside a node's canonical
  * bytes it keeps a link to each child's copy, so that a walk needs no hash look-up, and BLAKE3's chaining value before
  * each block (of one-chunk nodes) from the one on in which the values or ids begin, so that a changed one is rehashed
- * from its block on. The blocks before hold keys alone, which no change of a value touches.
+ * from its block on. The blocks before hold keys alone, which no change of a value touches; and the value before the last
+ * block is left out: one block more to hash for the few changes that lie in the last one alone.
  *
- *   table    buckets of 8 words {tag 32, slab 16, offset 15, 1}; an id lives in one of 4 neighbouring buckets
+ *   table    buckets of 8 words {tag 32, slab 15, offset 16, 1}; an id lives in one of 4 neighbouring buckets
  *   slab     | node | node | node | free .......|       slabs are filled one after the other and given up oldest first
  *   node     | hs_cached, 64 bytes | hs_link[count] (inner) | canonical bytes | chaining values [..][8] |
- *   link     {generation of the slab 32, slab 16, offset 15, 1}: stale when the slab has been given up, never dangling
+ *   link     {generation of the slab 32, slab 15, offset 16, 1}: stale when the slab has been given up, never dangling
  *
  * Invariants: a node in the table is canonical and its bytes hash to its id, or its giver vouched for that; a node does
  * not move or end but in hs_cache_trim; a link that is set was checked: the child has the level, the last key and the
@@ -46,21 +47,26 @@ typedef uint64_t hs_link; /* 0: none */
 typedef struct hs_cached {
     uint8_t id[32];
     hs_node node;  /* node.bytes points behind the links */
-    uint32_t size; /* of all of it, a multiple of 64 */
+    uint32_t size; /* of all of it, a multiple of 32 */
     uint16_t slab;
     uint8_t used; /* since the last trim that came by */
     uint8_t
         blocks; /* BLAKE3's, if chaining values are kept; 0 if unknown or the node has more than one chunk */
 } hs_cached;
-_Static_assert(sizeof(hs_cached) == 64, "a node's head is one cache line");
+_Static_assert(sizeof(hs_cached) == 64, "two halves of a cache line: the id, and what a walk needs");
 
 static inline hs_link *hs_cached_links(hs_cached *cached) { return (hs_link *)(cached + 1); }
 /* The first block before which a node's chaining value is kept. */
 static inline unsigned hs_node_chain_first(const hs_node *node) { return node->values / 64u; }
-/* The chaining values: entry b is the one before block b. There are none below hs_node_chain_first: what stands there
- * are the node's bytes. */
+/* How many are kept. */
+static inline unsigned hs_node_chain_kept(const hs_node *node, unsigned blocks) {
+    unsigned first = hs_node_chain_first(node);
+    return blocks > first + 1 ? blocks - 1 - first : 0;
+}
+/* The chaining values: entry b is the one before block b, of hs_node_chain_kept blocks from hs_node_chain_first on. Below
+ * stand the node's bytes; what stands behind is not the node's. */
 static inline uint32_t (*hs_cached_chain(hs_cached *cached))[8] {
-    return (uint32_t (*)[8])(void *)((uint8_t *)cached + cached->size - 32u * cached->blocks);
+    return (uint32_t (*)[8])(void *)((uint8_t *)cached + cached->size + 32u - 32u * cached->blocks);
 }
 
 /* Bring the place near where this id is looked up: worth it a few hundred instructions before. */
@@ -108,9 +114,9 @@ typedef struct hs_cache_face {
 
 static inline hs_cached *hs_cache_peek(hs_cache *cache, hs_link link) {
     if (link == 0) return NULL;
-    const hs_cache_slab *slab = ((const hs_cache_face *)(const void *)cache)->slabs + (uint16_t)(link >> 16);
+    const hs_cache_slab *slab = ((const hs_cache_face *)(const void *)cache)->slabs + ((link >> 17) & 0x7FFF);
     if (slab->generation != (uint32_t)(link >> 32)) return NULL;
-    return (hs_cached *)(void *)(slab->base + ((link & 0xFFFE) << 5));
+    return (hs_cached *)(void *)(slab->base + ((link & 0x1FFFE) << 4));
 }
 
 static inline hs_cached *hs_cache_follow(hs_cache *cache, hs_link link) {

@@ -251,7 +251,7 @@ static int stage_enter(hs_apply *a, unsigned i, hs_link *link) {
         memcpy((uint8_t *)(uintptr_t)cached->node.bytes, s->node.bytes, s->node.size);
         unsigned first = s->chain_blocks ? hs_node_chain_first(&s->node) : 0;
         memcpy(hs_cached_chain(cached)[first], a->chains[s->chain_at + first],
-               32u * (s->chain_blocks - first));
+               32u * hs_node_chain_kept(&s->node, s->chain_blocks));
         if (s->node.level)
             memcpy(hs_cached_links(cached), a->links + s->links_at, s->node.count * sizeof(hs_link));
         hs_cache_enter(cache, cached);
