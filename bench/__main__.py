@@ -68,6 +68,8 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     bench_read.read_cold,
     bench_read.walk,
     bench_ring.ring,
+    bench_ring.capacity,
+    bench_ring.compressing,
     bench_bulk.bulk_keys,
     bench_bulk.bulk_tree,
     bench_cache.cache_reads,

@@ -63,8 +63,8 @@ typedef struct hs_open_args {
     uint64_t store_device, store_inode;
     uint64_t ring_size, cache_size; /* bytes */
     uint32_t mode, ephemeral;
-    uint32_t adopt; /* nobody uses the segment: one of another PID namespace is taken over */
-    uint32_t reserved;
+    uint32_t adopt;   /* nobody uses the segment: one of another PID namespace is taken over */
+    uint32_t lz4_min; /* values from this size on are tried with LZ4 when they are put; 0: none are */
 } hs_open_args;
 
 /* The caller holds the gate (HS_OPEN_PRIVATE needs none). */

@@ -3,6 +3,7 @@
     code 0  raw    stored == raw
     code 1  lz4    one LZ4 block without a size of its own: the size is in the row or entry that names it
 
+The core makes the blocks (csrc/hs_lz4.h), of values from LZ4_BYTES_MIN on where an eighth is saved; here they are read.
 Sizes come from the disk or from shared memory, so they are bounded before anything is allocated for them.
 """
 
@@ -11,33 +12,17 @@ from __future__ import annotations
 import lz4.block
 from typing_extensions import Buffer
 
-from .config import BLOB_BYTES_MIN, LZ4_BYTES_MIN
+from .config import BLOB_BYTES_MIN
 from .errors import CorruptError
 
 RAW = 0
 LZ4 = 1
 
-# Kept only if an eighth is saved, so that a read does not pay for nothing.
-_GAIN_SHIFT = 3
 # No LZ4 block grows by more than this; a larger claim is a lie that would cost memory.
 _RATIO_MAX = 255
 _SLACK = 64
 # Nor does any stand for a value that would be a file: rows and entries hold smaller ones.
 _RAW_BYTES_MAX = BLOB_BYTES_MIN
-
-
-def encode_value(raw: Buffer) -> tuple[int, Buffer]:
-    """(codec, stored): compressed where that pays, else ``raw`` itself.
-
-    Cost: 1-2 us a KiB where it is tried.
-    """
-    size = memoryview(raw).nbytes
-    if not LZ4_BYTES_MIN <= size <= _RAW_BYTES_MAX:
-        return RAW, raw
-    stored: bytes = lz4.block.compress(raw, store_size=False)
-    if len(stored) > size - (size >> _GAIN_SHIFT):
-        return RAW, raw
-    return LZ4, stored
 
 
 def decode(codec: int, stored: Buffer, raw_size: int) -> bytes:

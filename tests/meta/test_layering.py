@@ -60,6 +60,7 @@ C_FLOORS = [
     "hs_futex",
     "hs_spawn",
     "hs_checksum",
+    "hs_lz4",
     "hs_blake3",
     "hs_layout",
     "hs_node",

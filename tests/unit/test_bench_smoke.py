@@ -114,6 +114,8 @@ LINES: dict[str, dict[str, tuple[str, ...]]] = {
             "sqlite3.*", "diskcache.*", FLOOR_OF_BYTES + ", one fsync",
         ),
     },
+    "capacity": {r"bytes held by a byte of L1, .*": ("LZ4's fast mode.*",)},
+    "compressing": {r"commit 1 key of 100 x [\d]+ KiB of .*": ("LZ4 off",)},
     "cache_reads": {r"L1 hit rate, Zipf .*, ring of \d+ MiB": ("exact LRU of the same bytes", "exact LRU whose .*")},
     "cache_search": {r"L1 hit rate, MCTS, recorded, ring of \d+ MiB": ("exact LRU of the same bytes",)},
     "drain": {r"L2 group commit of 1,000 new nodes .*": (r"py-lmdb, the same bytes as one value.*",)},

@@ -2,34 +2,64 @@
 
 import os
 import tracemalloc
+from collections.abc import Iterator
 
 import lz4.block
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helios_shm import codec
-from helios_shm.config import LZ4_BYTES_MIN
+import helios_shm
+from helios_shm import codec, config
+from helios_shm._capi import lib
 from helios_shm.errors import CorruptError
 
-
-@given(st.binary(max_size=100), st.integers(0, 400))
-def test_what_was_encoded_decodes_to_the_same_bytes(piece: bytes, times: int) -> None:
-    raw = piece * times
-    code, stored = codec.encode_value(raw)
-    assert codec.decode(code, stored, len(raw)) == raw
+PIECES = st.lists(st.tuples(st.binary(max_size=40), st.integers(1, 300)), max_size=40)
 
 
-def test_repetitive_values_shrink_and_random_ones_stay() -> None:
-    code, stored = codec.encode_value(b"abcd" * LZ4_BYTES_MIN)
-    assert code == codec.LZ4 and len(bytes(stored)) < LZ4_BYTES_MIN
-    raw = os.urandom(LZ4_BYTES_MIN)
-    assert codec.encode_value(raw) == (codec.RAW, raw)
+def stored_bytes(engine: helios_shm.Engine, value: bytes) -> int:
+    """Bytes that a value takes of L1, with what a commit of it adds."""
+    attachment = engine._attachment
+    call = attachment.call()
+    try:
+        assert len(value) > 64
+        snapshot = committed(engine, value)
+        size = int(lib.hs_l1_get(call.c, bytes.fromhex(snapshot.stat("v").id)))
+        return size - lib.HS_ENCODED if size >= lib.HS_ENCODED else size
+    finally:
+        attachment.pool.append(call)
 
 
-def test_short_values_are_left_alone() -> None:
-    raw = b"a" * (LZ4_BYTES_MIN - 1)
-    assert codec.encode_value(raw) == (codec.RAW, raw)
+def committed(engine: helios_shm.Engine, value: bytes) -> helios_shm.Snapshot:
+    workspace = engine.empty.fork()
+    workspace["v"] = value
+    return workspace.commit().snapshot
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[helios_shm.Engine]:
+    with helios_shm.open(tmp_path_factory.mktemp("codec") / "store", l1_bytes=16 << 20) as opened:
+        yield opened
+
+
+@given(PIECES)
+def test_what_the_core_encoded_the_library_decodes(
+    engine: helios_shm.Engine, pieces: list[tuple[bytes, int]]
+) -> None:
+    value = b"".join(piece * times for piece, times in pieces)[: config.BLOB_BYTES_MIN - 1]
+    assert committed(engine, value)["v"] == value
+
+
+@pytest.mark.parametrize("size", [config.LZ4_BYTES_MIN, 4096, 70_000, 120_000])
+def test_text_shrinks_and_random_bytes_stay(engine: helios_shm.Engine, size: int) -> None:
+    text = b"".join(b"line %d says what the others say; " % i for i in range(size // 20))[:size]
+    assert stored_bytes(engine, text) < size / 2
+    assert committed(engine, text)["v"] == text
+    assert stored_bytes(engine, os.urandom(size)) == size
+
+
+def test_short_values_are_left_alone(engine: helios_shm.Engine) -> None:
+    assert stored_bytes(engine, b"a" * (config.LZ4_BYTES_MIN - 1)) == config.LZ4_BYTES_MIN - 1
 
 
 @pytest.mark.parametrize(
