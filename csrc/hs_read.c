@@ -8,8 +8,6 @@
 #include "hs_engine.h"
 #include "hs_read.h"
 
-#define AHEAD_MAX 1024u /* bytes of a value: what lies behind them, the processor sees coming */
-
 static void begin(hs_engine *engine) {
     hs_engine_lock(engine);
     hs_cache_trim(engine->tree.cache);
@@ -49,16 +47,6 @@ int64_t hs_read_value(hs_call *call, const hs_value *value, uint8_t *to, size_t 
     call->codec = HS_CODEC_RAW;
     memcpy(to, value->bytes, value->size);
     return (int64_t)value->size;
-}
-
-void hs_read_ahead(hs_engine *engine, const hs_value *value) {
-    const hs_segment *segment = &engine->segment;
-    hs_index_key key = hs_index_key_make(segment, value->bytes);
-    uint64_t places[HS_INDEX_WAYS];
-    if (hs_index_probe_one(segment, &key, 0, places) == 0) return;
-    const uint8_t *entry = hs_chunk_address(segment, hs_place_chunk(places[0]), hs_place_offset(places[0]));
-    size_t size = sizeof(hs_entry) + (value->size < AHEAD_MAX ? (size_t)value->size : AHEAD_MAX);
-    for (size_t at = 0; at < size; at += 64) __builtin_prefetch(entry + at);
 }
 
 int64_t hs_get(hs_call *call, const uint8_t *root, const uint8_t *key, size_t key_size) {

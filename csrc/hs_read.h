@@ -18,7 +18,9 @@ int64_t hs_read_value(hs_call *call, const hs_value *value, uint8_t *to, size_t 
 static inline void hs_read_expect(hs_engine *engine, const hs_value *value) {
     hs_ring_expect(&engine->ring, value->bytes);
 }
-void hs_read_ahead(hs_engine *engine, const hs_value *value);
+static inline void hs_read_ahead(hs_engine *engine, const hs_value *value) {
+    hs_ring_ahead(&engine->ring, value->bytes, (size_t)value->size);
+}
 /* hs_tree_scan, with HS_MISSING noted in the call. */
 int hs_read_scan(hs_call *call, const uint8_t *root, const hs_range *range, bool reverse, hs_scan_visit visit,
                  void *context);

@@ -98,6 +98,13 @@ static void entry_prefetch(const hs_segment *segment, uint64_t place, size_t siz
     for (size_t at = 0; at < end; at += 64) __builtin_prefetch(entry + at);
 }
 
+void hs_ring_ahead(const hs_ring *ring, const uint8_t id[32], size_t size) {
+    hs_index_key key = hs_index_key_make(ring->segment, id);
+    uint64_t places[HS_INDEX_WAYS];
+    if (hs_index_probe_one(ring->segment, &key, 0, places) > 0)
+        entry_prefetch(ring->segment, places[0], size);
+}
+
 /* From the places that one bucket of the index has for the id. */
 static int bucket_get(const hs_segment *segment, const hs_index_key *key, int which, const uint8_t id[32],
                       void *buffer, size_t capacity, hs_ring_hit *hit) {

@@ -90,6 +90,8 @@ static inline void hs_ring_expect(const hs_ring *ring, const uint8_t id[32]) {
     hs_index_key key = hs_index_key_make(ring->segment, id);
     __builtin_prefetch(&ring->segment->index[key.bucket[0]]);
 }
+/* Some hundred instructions later: bring the entry near that the first bucket has for the id, of about so many bytes. */
+void hs_ring_ahead(const hs_ring *ring, const uint8_t id[32], size_t size);
 /* Bring the memory near that the next entries will be written to, last touched a whole ring ago. */
 void hs_ring_prefetch_room(const hs_ring *ring, size_t size);
 /* Copy the payload of this id's entry to buffer and verify it. HS_NOT_FOUND: not in L1 (never, reused, or failed verification).
