@@ -132,7 +132,9 @@ LINES: dict[str, dict[str, tuple[str, ...]]] = {
         r"reads of the head by \d+ process(es)? beside a writer, .*": CROWD,
     },
     "wait": {r"commit seen in branch\.wait": (r"the same 1 KiB over multiprocessing\.Pipe",)},
-    "memory": {r"[\d,]+ forks of .*, one changed key each, committed": (r"[\d,]+ x dict\.copy.*",)},
+    "memory": {
+        r"[\d,]+ forks of .*, one changed key each, committed": (r"dict\.copy.*", "immutables.*", "pyrsistent.*"),
+    },
     "opening": {
         r"first open of a new store": (r"Python's start \+ import.*",),
         r"first open whose segment stands": (r"Python's start \+ import.*",),
