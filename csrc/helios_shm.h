@@ -141,6 +141,9 @@ int hs_drain_has_work(hs_drain *drain, int thorough);
 int hs_drain_participants(hs_drain *drain); /* living ones, probed */
 /* gather 0: say that one sleeps, look again, sleep until rung, at most wait_ms. gather 1: sleep without saying so, woken only by an urgent waiter. */
 int hs_drain_sleep(hs_drain *drain, unsigned wait_ms, int gather);
+/* Before a round that somebody waits for: give the branches that moved in the last two rounds a quarter of a round's time to move
+ * again. Returns at once when all have; how many have not. */
+int hs_drain_rejoin(hs_drain *drain);
 /* Give the memory that was freed back to the system: for when there has been nothing to do for a while. */
 void hs_drain_rest(void);
 /* See that the `count` chunks next in ring order have memory, so that no writer waits for it; returns how many had none. */

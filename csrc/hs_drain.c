@@ -11,6 +11,8 @@
 
 #define PROBE_INTERVAL_NS                                                                                    \
     UINT64_C(100000000) /* the dead are looked for so often, unless asked to be thorough */
+#define REJOIN_HEADS_MAX  1024u
+#define REJOIN_NS_MIN     UINT64_C(100000)
 #define TAGS_IN_LINE      8u
 #define ENTRY_BYTES_GUESS 640u
 _Static_assert(HS_BRANCH_SLOTS % TAGS_IN_LINE == 0, "lines");
@@ -53,6 +55,9 @@ struct hs_drain {
     uint64_t *heads; /* by branch slot: the head word of this round; 0: not moved */
     uint32_t *moved; /* the slots whose heads are not 0 */
     uint32_t moved_count, next_moved;
+    uint32_t *before; /* those of the round before */
+    uint32_t before_count, rejoin_vain, rejoin_skip;
+    uint64_t collected_ns, round_ns;  /* when this round began; how long the last one took */
     uint32_t pack_chunk, pack_offset; /* where the next pack goes on */
     hs_entry *rows;                   /* headers of the entries of the pack at hand */
     size_t rows_capacity;
@@ -88,8 +93,10 @@ int hs_drain_open(hs_segment *segment, int participants_fd, hs_drain **out) {
     drain->known = calloc(HS_BRANCH_SLOTS, sizeof *drain->known);
     drain->heads = calloc(HS_BRANCH_SLOTS, sizeof *drain->heads);
     drain->moved = calloc(HS_BRANCH_SLOTS, sizeof *drain->moved);
+    drain->before = calloc(HS_BRANCH_SLOTS, sizeof *drain->before);
     drain->record = malloc(HS_RECORD_SIZE_MAX);
-    if (!drain->dead || !drain->ranges || !drain->known || !drain->heads || !drain->moved || !drain->record) {
+    if (!drain->dead || !drain->ranges || !drain->known || !drain->heads || !drain->moved || !drain->before ||
+        !drain->record) {
         hs_drain_close(drain);
         return HS_NO_MEMORY;
     }
@@ -106,6 +113,7 @@ void hs_drain_close(hs_drain *drain) {
     free(drain->known);
     free(drain->heads);
     free(drain->moved);
+    free(drain->before);
     free(drain->record);
     free(drain->rows);
     free(drain->chain);
@@ -201,6 +209,10 @@ static bool line_has_tags(const hs_segment *segment, uint32_t first) {
 /* Pass 2: the heads that moved. */
 static uint32_t heads_collect(hs_drain *drain) {
     for (uint32_t i = 0; i < drain->moved_count; i++) drain->heads[drain->moved[i]] = 0;
+    uint32_t *older = drain->before;
+    drain->before = drain->moved;
+    drain->before_count = drain->moved_count;
+    drain->moved = older;
     drain->moved_count = drain->next_moved = 0;
     for (uint32_t line = 0; line < HS_BRANCH_SLOTS; line += TAGS_IN_LINE) {
         if (!line_has_tags(drain->segment, line)) continue;
@@ -235,6 +247,7 @@ static uint64_t entry_bytes(const hs_drain *drain) {
 
 int hs_drain_collect(hs_drain *drain, hs_drain_round *out) {
     hs_segment *segment = drain->segment;
+    drain->collected_ns = hs_clock_ns(CLOCK_MONOTONIC);
     /* Before the count: who asks for the next round is not erased. E22 (release end). */
     hs_store32_relaxed(&segment->header->urgent, 0);
     hs_drain_round round = {.round = hs_add_seq_cst(&segment->header->rounds_started, 1) + 1};
@@ -527,7 +540,9 @@ int hs_drain_finish(hs_drain *drain) {
     for (uint32_t i = 0; i < drain->moved_count; i++)
         drain->known[drain->moved[i]] = drain->heads[drain->moved[i]];
     drain->collected = false;
-    hs_store_relaxed(&segment->header->round_done_ns, hs_clock_ns(CLOCK_MONOTONIC)); /* for statistics */
+    uint64_t now = hs_clock_ns(CLOCK_MONOTONIC);
+    drain->round_ns = now - drain->collected_ns;
+    hs_store_relaxed(&segment->header->round_done_ns, now); /* for statistics */
     /* E21 and E13 (release ends): the round is done, then the bell. E8: the bell, before I look whether somebody waits. */
     hs_store_release(&segment->header->rounds_done, drain->round);
     HS_STEP(round_done);
@@ -576,6 +591,47 @@ int hs_drain_sleep(hs_drain *drain, unsigned wait_ms, int gather) {
     bool rung = work || hs_futex_wait(&header->bell, seen, wait_ms);
     if (!gather) hs_store32_relaxed(&header->sleeping, 0);
     return rung ? HS_OK : HS_TIMED_OUT;
+}
+
+/* How many of these branches have not moved since the last round? */
+static uint32_t still_count(const hs_drain *drain, const uint32_t *slots, uint32_t count) {
+    uint32_t still = 0;
+    for (uint32_t i = 0; i < count; i++)
+        still += hs_load_acquire(&drain->segment->branch_tags[slots[i]]) != 0 &&
+                 (hs_branch_head_load(drain->segment, slots[i]) & HS_WORD_IN_L2) == 0 &&
+                 head_moved(drain, slots[i]) == 0;
+    return still;
+}
+
+static uint32_t missing_count(const hs_drain *drain) {
+    return still_count(drain, drain->moved, drain->moved_count) +
+           still_count(drain, drain->before, drain->before_count);
+}
+
+/* Who was woken by the last round is about to ask for the next one, in which those who came during the last one wait already:
+ * without a pause the two would take turns, and a round would serve half of them. */
+int hs_drain_rejoin(hs_drain *drain) {
+    hs_word32 *bell = &drain->segment->header->bell;
+    uint64_t limit_ns = drain->round_ns / 4;
+    if (drain->collected || drain->moved_count + drain->before_count > REJOIN_HEADS_MAX) return 0;
+    uint32_t first = missing_count(drain), left = first;
+    if (first == 0 || limit_ns < REJOIN_NS_MIN) return (int)first;
+    if (drain->rejoin_skip > 0) {
+        drain->rejoin_skip--;
+        return (int)first;
+    }
+    uint64_t end = hs_clock_ns(CLOCK_MONOTONIC) + limit_ns;
+    for (;;) {
+        uint32_t seen = hs_load32_acquire(bell); /* before I look: who comes later rings after it */
+        uint64_t now = hs_clock_ns(CLOCK_MONOTONIC);
+        left = missing_count(drain);
+        if (left == 0 || now >= end) break;
+        hs_futex_wait(bell, seen, (unsigned)((end - now) / 1000000) + 1);
+    }
+    /* Where nobody came, they are not of the kind that waits: look again after 1, 3, 7 .. 63 such rounds. */
+    drain->rejoin_vain = left < first ? 0 : drain->rejoin_vain < 63 ? 2 * drain->rejoin_vain + 1 : 63;
+    drain->rejoin_skip = drain->rejoin_vain;
+    return (int)left;
 }
 
 void hs_drain_rest(void) {

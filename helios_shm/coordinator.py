@@ -397,6 +397,8 @@ class Coordinator:
             if stats.unpersisted_bytes >= min(PACK_BYTES, stats.ring_size // 8):
                 return
             if lib.hs_drain_sleep(self.drain, GATHER_SLICE_MS, 1) == lib.HS_OK:
+                # Those whom the last round woke are about to ask as well.
+                lib.hs_drain_rejoin(self.drain)
                 return
 
     # ---- a round, and what if it fails ----

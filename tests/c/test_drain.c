@@ -677,6 +677,32 @@ static void sleep_ends_at_once_when_there_is_work(void) {
     rig_break(&r);
 }
 
+/* A branch that moved in the last rounds is missed until it moves again, or is in L2 alone. */
+static void branches_that_moved_lately_are_waited_for(void) {
+    rig r;
+    worker w;
+    rig_make(&r, 4);
+    worker_join(&r, &w);
+    CHECK_EQ_INT(hs_drain_rejoin(r.drain), 0);
+    hs_drain_round round;
+    uint64_t one = 0, two = 0;
+    uint32_t first = slot_of(&w, "one"), second = slot_of(&w, "two");
+    CHECK_EQ_INT(commit(&w, first, "one", 1, hs_branch_head_load(&r.segment, first), &one), HS_OK);
+    drain_round(&r, &round);
+    CHECK_EQ_INT(commit(&w, second, "two", 1, hs_branch_head_load(&r.segment, second), &two), HS_OK);
+    CHECK_EQ_INT(hs_drain_rejoin(r.drain), 1);
+    drain_round(&r, &round);
+    for (int i = 0; i < 5; i++) CHECK_EQ_INT(hs_drain_rejoin(r.drain), 2); /* skipped or in vain */
+    CHECK_EQ_INT(commit(&w, first, "one", 2, one, &one), HS_OK);
+    CHECK_EQ_INT(hs_drain_rejoin(r.drain), 1);
+    CHECK_EQ_INT(commit(&w, second, "two", 2, two, &two), HS_OK);
+    CHECK_EQ_INT(hs_drain_rejoin(r.drain), 0);
+    CHECK_EQ_INT(drain_round(&r, &round), 0);
+    CHECK_EQ_INT(round.heads, 2);
+    worker_leave(&w);
+    rig_break(&r);
+}
+
 static void *ring_until_awake(void *argument) {
     runner *d = argument;
     while (hs_load32_acquire(&d->r->segment.header->sleeping) == 0 && hs_load32_acquire(&d->stop) == 0)
@@ -745,6 +771,7 @@ int main(void) {
     RUN(death_of_the_coordinator_at_each_step_loses_nothing);
     RUN(commit_larger_than_the_ring_flows_through);
     RUN(sleep_ends_at_once_when_there_is_work);
+    RUN(branches_that_moved_lately_are_waited_for);
     RUN(bell_wakes_the_coordinator);
     RUN(memory_is_made_ahead_of_the_writers);
     RUN(coordinator_says_who_it_is);
