@@ -91,18 +91,26 @@ static void heap_ahead(size_t size) {
     free(ahead);
 }
 
-/* Keep a small value; whoever keeps any is told when the attachment is closed. */
+/* Whoever remembers any value is told when the attachment is closed. */
+static int remember_first(hot_snapshot *self) {
+    PyObject *done = PyObject_CallMethodOneArg(self->attachment, name_forget_on_close, (PyObject *)self);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
+/* Keep a small value. */
 static int remember(hot_snapshot *self, PyObject *path, PyObject *value) {
     if (PyBytes_GET_SIZE(value) > hot_bound_types.read_size_max) return 0;
-    if (PyDict_GET_SIZE(self->read) == 0) {
-        PyObject *done = PyObject_CallMethodOneArg(self->attachment, name_forget_on_close, (PyObject *)self);
-        if (done == NULL) return -1;
-        Py_DECREF(done);
-    } else if (PyDict_GET_SIZE(self->read) >= hot_bound_types.read_count_max) {
-        PyDict_Clear(self->read);
-    }
+    PyObject *read = Py_NewRef(self->read); /* Python code may take it away */
+    int status = 0;
+    if (PyDict_GET_SIZE(read) == 0)
+        status = remember_first(self);
+    else if (PyDict_GET_SIZE(read) >= hot_bound_types.read_count_max)
+        PyDict_Clear(read);
     heap_ahead(sizeof(PyBytesObject) + (size_t)PyBytes_GET_SIZE(value));
-    return PyDict_SetItem(self->read, path, value);
+    if (status == 0) status = PyDict_SetItem(read, path, value);
+    Py_DECREF(read);
+    return status;
 }
 
 static PyObject *get_item(hot_snapshot *self, PyObject *path) {

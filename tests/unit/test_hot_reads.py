@@ -14,6 +14,7 @@ from blake3 import blake3
 import helios_shm
 from helios_shm import config
 from helios_shm._capi import ffi
+from helios_shm.attachment import Attachment
 from helios_shm.errors import ClosedError
 from helios_shm.l1 import L1
 
@@ -310,6 +311,25 @@ def test_collector_is_left_as_it_was(engine: helios_shm.Engine, enabled: bool) -
         assert gc.isenabled() is enabled
     finally:
         (gc.enable if before else gc.disable)()
+
+
+def test_memory_that_is_taken_away_while_a_value_is_remembered(
+    engine: helios_shm.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = fresh(engine)
+    monkeypatch.setattr(Attachment, "forget_on_close", lambda _, told: delattr(told, "_read"))
+    assert snapshot["many/00001"] == CONTENT["many/00001"]
+
+
+def test_who_cannot_be_told_of_the_close_remembers_nothing(
+    engine: helios_shm.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = fresh(engine)
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(Attachment, "forget_on_close", lambda *_: 1 // 0)
+        snapshot["many/00001"]
+    assert snapshot._read == {}
+    assert snapshot["many/00001"] == CONTENT["many/00001"]
 
 
 def test_iterator_that_is_advanced_while_it_advances_says_so(
