@@ -66,7 +66,7 @@ def opening(setting: Setting) -> Iterator[Row]:
 
 def open_cold(setting: Setting) -> Iterator[Row]:
     """A fresh process opens a store of a million keys and reads one of them, another one each time."""
-    keys, times = setting.scale(1_000_000, 1_000), setting.scale(12, 2)
+    keys, times = setting.scale(1_000_000, 1_000), setting.scale(8, 2)
     names = [path_key(number * keys // (2 * times)) for number in range(2 * times)]
     made: list[int] = []
     standing: list[int] = []
