@@ -224,6 +224,6 @@ def compressing(setting: Setting) -> Iterator[Row]:
                 ours, off = measure(
                     [Contender(who, run, edits.as_text, idle_pair)
                      for who, run in zip(("commit", "LZ4 off"), runs, strict=True)],
-                    rounds=setting.scale(200, 3), calls=3, batch=5, seconds=setting.scale(3, 1),
+                    rounds=setting.scale(200, 3), calls=3, batch=5, seconds=setting.scale(2, 1),
                 )  # fmt: skip
                 yield compare(f"commit 1 key of 100 x {size // 1024} KiB of {name}", ours, [off], *targets)
