@@ -101,7 +101,7 @@ def rows_of(
         contenders, skipped = turns.present(loaders)
         samples = measure(
             [turns.contender(floor), *contenders],
-            rounds=setting.scale(5, 1), calls=1, batch=1, warm_up=False, seconds=seconds,
+            rounds=setting.scale(3, 1), calls=1, batch=1, warm_up=False, seconds=seconds,
         )  # fmt: skip
     least, ours, *others = samples
     yield compare(
