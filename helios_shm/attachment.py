@@ -20,7 +20,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from typing import Any, Literal, Protocol, SupportsIndex
 
@@ -358,6 +358,18 @@ class Attachment(hot.AttachmentBase):
         if view is None:
             raise CorruptError(f"value {id.hex()} ({size} bytes) is nowhere in {self.paths.root}")
         return view.tobytes()
+
+    def load_values(self, wanted: Sequence[tuple[bytes, int]]) -> list[bytes | None]:
+        """Values by (id, size) that L1 did not have: from L2 in one go. None: ask ``load_value``, which looks
+        everywhere and says what is wrong."""
+        values: list[bytes | None] = []
+        for (id, size), entry in zip(wanted, self.reader.get_many([id for id, _ in wanted]), strict=True):
+            if entry is None or entry.kind != lib.HS_ENTRY_VALUE or len(entry.raw) != size:
+                values.append(None)
+            else:
+                self._offer(lib.HS_ENTRY_VALUE, id, entry.raw)
+                values.append(entry.raw)
+        return values
 
     def load_buffer(self, id: bytes, size: int) -> memoryview:
         """A value by id, without a copy where it is a blob file."""

@@ -7,7 +7,8 @@
  *   else       _scan_slowly(start, stop, reverse, items) -> (paths, values or None, more): a batch through cffi, which brings
  *              from L2 what is missing
  *
- * A value that is large, encoded or in L2 only is loaded when it is asked for, by attachment.load_value.
+ * A value that is large or encoded is loaded when it is asked for, by attachment.load_value; the values of a batch that only L2
+ * has, together when the first of them is, by attachment.load_values.
  *
  * Invariants. found[at..count) is what was read and not given out yet; start and stop bound what was not read yet; batches grow
  * from BATCH_FIRST to BATCH_MAX, so that who wants one path pays for few. */
@@ -25,6 +26,7 @@ typedef struct found_entry {
     PyObject *value; /* bytes; if not `here`, the id of a value that is to be loaded */
     hs_value from;   /* while the mutex is held; its size stays good */
     bool here;
+    bool in_l2; /* L1 did not have it */
 } found_entry;
 
 typedef struct hot_scan {
@@ -39,7 +41,7 @@ typedef struct hot_scan {
     bool busy; /* a fill is under way, which may run Python code */
 } hot_scan;
 
-static PyObject *name_scan_slowly, *name_load_value;
+static PyObject *name_scan_slowly, *name_load_value, *name_load_values;
 
 static void drop_found(hot_scan *self) {
     for (; self->at < self->count; self->at++) {
@@ -82,7 +84,9 @@ static bool value_take(found_entry *entry, hs_call *call) {
         entry->value = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
         if (entry->value == NULL) return false;
         uint8_t *to = (uint8_t *)PyBytes_AS_STRING(entry->value);
-        entry->here = hs_read_value(call, &entry->from, to, size) == (int64_t)size;
+        int64_t got = hs_read_value(call, &entry->from, to, size);
+        entry->here = got == (int64_t)size;
+        entry->in_l2 = got == HS_MISSING;
         if (entry->here) return true;
         Py_CLEAR(entry->value);
     }
@@ -203,6 +207,51 @@ static PyObject *value_load(const hot_scan *self, const found_entry *entry) {
     return value;
 }
 
+/* [(id, size), ...] of what is left of the batch and only L2 has. */
+static PyObject *wanted_of(const hot_scan *self) {
+    PyObject *wanted = PyList_New(0);
+    for (uint32_t i = self->at; wanted != NULL && i < self->count; i++) {
+        const found_entry *entry = &self->found[i];
+        if (entry->here || !entry->in_l2) continue;
+        PyObject *pair = Py_BuildValue("(OK)", entry->value, (unsigned long long)entry->from.size);
+        if (pair == NULL || PyList_Append(wanted, pair) < 0) Py_CLEAR(wanted);
+        Py_XDECREF(pair);
+    }
+    return wanted;
+}
+
+/* What load_values returned, in the same order; one that it has not stays to be loaded by itself. */
+static bool take_loaded(hot_scan *self, PyObject *values) {
+    Py_ssize_t next_value = 0;
+    for (uint32_t i = self->at; i < self->count; i++) {
+        found_entry *entry = &self->found[i];
+        if (entry->here || !entry->in_l2) continue;
+        entry->in_l2 = false;
+        if (next_value == PyList_GET_SIZE(values)) return false;
+        PyObject *value = PyList_GET_ITEM(values, next_value++);
+        if (!PyBytes_Check(value)) continue;
+        Py_SETREF(entry->value, Py_NewRef(value));
+        entry->here = true;
+    }
+    return true;
+}
+
+/* Load what is left of the batch from L2 in one go. It runs Python code, so nobody may advance the iterator meanwhile. */
+static bool load_batch(hot_scan *self) {
+    PyObject *attachment = Py_XNewRef(self->snapshot->attachment), *wanted = wanted_of(self), *values = NULL;
+    self->busy = true;
+    if (attachment != NULL && wanted != NULL)
+        values = PyObject_CallMethodOneArg(attachment, name_load_values, wanted);
+    bool loaded = values != NULL && PyList_CheckExact(values) && take_loaded(self, values);
+    if (!loaded && !PyErr_Occurred())
+        PyErr_SetString(PyExc_TypeError, "load_values returns a list, a value or None for each");
+    self->busy = false;
+    Py_XDECREF(values);
+    Py_XDECREF(wanted);
+    Py_XDECREF(attachment);
+    return loaded;
+}
+
 /* An entry that left the batch, as (path, value). */
 static PyObject *pair_of(const hot_scan *self, found_entry *entry) {
     PyObject *value = entry->here ? Py_NewRef(entry->value) : value_load(self, entry);
@@ -226,6 +275,7 @@ static PyObject *next(hot_scan *self) {
     while (self->at == self->count) {
         if (!self->more || !next_batch(self)) return NULL;
     }
+    if (self->items && self->found[self->at].in_l2 && !load_batch(self)) return NULL;
     found_entry entry = self->found[self->at++];
     return self->items ? pair_of(self, &entry) : entry.path;
 }
@@ -292,5 +342,6 @@ PyTypeObject hot_scan_type = {
 int hot_scan_init(void) {
     name_scan_slowly = PyUnicode_InternFromString("_scan_slowly");
     name_load_value = PyUnicode_InternFromString("load_value");
-    return name_scan_slowly && name_load_value ? 0 : -1;
+    name_load_values = PyUnicode_InternFromString("load_values");
+    return name_scan_slowly && name_load_value && name_load_values ? 0 : -1;
 }

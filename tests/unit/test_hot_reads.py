@@ -17,6 +17,7 @@ from helios_shm._capi import ffi
 from helios_shm.attachment import Attachment
 from helios_shm.errors import ClosedError
 from helios_shm.l1 import L1
+from tests.processes.rig import until_nothing_runs
 
 
 def noise(size: int, seed: object = 0) -> bytes:
@@ -383,3 +384,66 @@ def test_snapshot_that_was_never_filled_has_nothing() -> None:
 def test_scan_wants_bounds_of_bytes(engine: helios_shm.Engine, arguments: tuple[Any, ...]) -> None:
     with pytest.raises(TypeError):
         fresh(engine)._scan(*arguments)
+
+
+# --- values that L2 alone has ---
+
+
+@pytest.fixture
+def cold(path: Path) -> Iterator[helios_shm.Engine]:
+    until_nothing_runs(path)  # and so the segment of the test before has gone
+    with helios_shm.open(path) as engine:
+        yield engine
+
+
+def test_scan_brings_the_values_of_a_batch_from_l2_together(
+    cold: helios_shm.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    plain = Attachment.load_values
+    monkeypatch.setattr(
+        Attachment,
+        "load_values",
+        lambda self, wanted: asked.append(len(wanted)) or plain(self, wanted),  # type: ignore[func-returns-value]
+    )
+    assert dict(cold.branch("main").head.items()) == CONTENT
+    hashed = sum(len(value) > 64 for value in CONTENT.values())
+    assert 0 < len(asked) < hashed // 4  # a leaf's at a time, while the leaves come from L2 too
+
+
+@pytest.mark.parametrize("keep", [0, 3])
+def test_value_that_one_look_does_not_find_is_looked_for_by_itself(
+    cold: helios_shm.Engine, monkeypatch: pytest.MonkeyPatch, keep: int
+) -> None:
+    plain = Attachment.load_values
+
+    def some(self: Attachment, wanted: Any) -> list[bytes | None]:
+        values = plain(self, wanted)
+        return [value if keep and i % keep == 0 else None for i, value in enumerate(values)]
+
+    monkeypatch.setattr(Attachment, "load_values", some)
+    assert dict(cold.branch("main").head.items()) == CONTENT
+
+
+@pytest.mark.parametrize("answer", [None, (), [], [None]])
+def test_what_is_no_value_for_each_is_refused(
+    cold: helios_shm.Engine, monkeypatch: pytest.MonkeyPatch, answer: object
+) -> None:
+    monkeypatch.setattr(Attachment, "load_values", lambda self, wanted: answer)
+    with pytest.raises(TypeError, match="load_values"):
+        list(cold.branch("main").head.items("many/"))
+
+
+def test_iterator_cannot_be_advanced_while_it_loads(
+    cold: helios_shm.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = iter(cold.branch("main").head.items("many/"))
+    plain = Attachment.load_values
+
+    def nested(self: Attachment, wanted: Any) -> list[bytes | None]:
+        with pytest.raises(ValueError, match="already"):
+            next(items)
+        return plain(self, wanted)
+
+    monkeypatch.setattr(Attachment, "load_values", nested)
+    assert sum(1 for _ in items) == sum(key.startswith("many/") for key in CONTENT)
