@@ -45,6 +45,8 @@ enum hs_entry_kind { HS_ENTRY_NODE = 1, HS_ENTRY_VALUE = 2, HS_ENTRY_RECORD = 3,
 
 /* ---- Hashing ------------------------------------------------------------------------------------------------------ */
 void hs_blake3(const uint8_t *in, size_t size, uint8_t out[32]); /* any length */
+int hs_looks_random(const uint8_t *bytes,
+                    size_t size); /* 1: compressing would be in vain, as a sample of 64 bytes tells; 0 */
 uint64_t hs_key_hash(const void *key, size_t size); /* part of the node format: see hs_checksum.h */
 uint64_t hs_key_hash_level(uint64_t key_hash, unsigned level);
 
@@ -63,8 +65,8 @@ typedef struct hs_open_args {
     uint64_t store_device, store_inode;
     uint64_t ring_size, cache_size; /* bytes */
     uint32_t mode, ephemeral;
-    uint32_t adopt;   /* nobody uses the segment: one of another PID namespace is taken over */
-    uint32_t lz4_min; /* values from this size on are tried with LZ4 when they are put; 0: none are */
+    uint32_t adopt; /* nobody uses the segment: one of another PID namespace is taken over */
+    uint32_t reserved;
 } hs_open_args;
 
 /* The caller holds the gate (HS_OPEN_PRIVATE needs none). */

@@ -123,7 +123,6 @@ static int put_edit(hs_engine *engine, hs_commit_state *state, uint32_t i) {
         item.payload = value->bytes;
         item.stored_size = (uint32_t)value->size;
         item.raw_size = value->size;
-        hs_engine_encode(engine, &item);
     }
     int status = HS_OK;
     if (!is_by_id(form) && is_hashed_as_it_is_put(state))

@@ -9,7 +9,6 @@
 #include "hs_clock.h"
 #include "hs_drain.h"
 #include "hs_err.h"
-#include "hs_lz4.h"
 #include "hs_record.h"
 
 /* All engines of this process, for the fork handlers. */
@@ -135,8 +134,6 @@ static void engine_free(hs_engine *engine) {
     pthread_mutex_destroy(&engine->lock);
     free(engine->heads);
     free(engine->scratch);
-    free(engine->encoded);
-    free(engine->lz4);
     free(engine->segment_name);
     free(engine->participants_path);
     free(engine);
@@ -145,7 +142,6 @@ static void engine_free(hs_engine *engine) {
 static int engine_fill(hs_engine *engine, const hs_open_args *args) {
     engine->mode = args->mode;
     engine->probe_fd = -1;
-    engine->lz4_min = args->lz4_min;
     engine->segment_name = strdup(args->segment_name ? args->segment_name : "");
     engine->participants_path = strdup(args->participants_path ? args->participants_path : "");
     engine->scratch = malloc(HS_RECORD_SIZE_MAX > HS_NODE_SIZE_MAX ? HS_RECORD_SIZE_MAX : HS_NODE_SIZE_MAX);
@@ -222,21 +218,6 @@ int hs_engine_ring_get(hs_engine *engine, const uint8_t id[32], void *buffer, si
     count(status == HS_OK ? &engine->self.slot->hits : &engine->self.slot->misses);
     if (status == HS_OK) hs_heat_touch(&engine->segment, hit->place);
     return status;
-}
-
-/* --- values as LZ4 blocks --- */
-
-void hs_engine_encode(hs_engine *engine, hs_ring_item *item) {
-    uint32_t size = item->stored_size;
-    if (engine->lz4_min == 0 || size < engine->lz4_min) return;
-    if (HS_UNLIKELY(!engine->lz4)) engine->lz4 = calloc(1, sizeof *engine->lz4);
-    if (HS_UNLIKELY(!engine->encoded)) engine->encoded = malloc(HS_ENTRY_PAYLOAD_MAX);
-    if (!engine->lz4 || !engine->encoded) return; /* then it stays as it is */
-    size_t stored = hs_lz4_encode(engine->lz4, item->payload, size, engine->encoded, size - size / 8);
-    if (stored == 0) return;
-    item->codec = HS_CODEC_LZ4;
-    item->payload = engine->encoded;
-    item->stored_size = (uint32_t)stored;
 }
 
 /* --- statistics --- */

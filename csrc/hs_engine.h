@@ -33,12 +33,9 @@ struct hs_engine {
     uint64_t epoch_ns, epoch_told_ns; /* time of day less monotonic clock, and when that was looked at */
     char *segment_name, *participants_path;
     uint32_t mode;
-    int probe_fd;             /* of the participants file, for the drain */
-    uint32_t lz4_min;         /* bytes; 0: never */
-    struct hs_lz4_table *lz4; /* made when it is first needed, as is `encoded` */
-    uint8_t *encoded;         /* HS_ENTRY_PAYLOAD_MAX bytes */
-    uint8_t *scratch;         /* HS_NODE_SIZE_MAX bytes or a record, whichever is larger */
-    hs_engine *next;          /* list of engines of this process, for fork */
+    int probe_fd;     /* of the participants file, for the drain */
+    uint8_t *scratch; /* HS_NODE_SIZE_MAX bytes or a record, whichever is larger */
+    hs_engine *next;  /* list of engines of this process, for fork */
 };
 
 void hs_engine_lock(hs_engine *engine);
@@ -50,8 +47,6 @@ int hs_engine_ring_get(hs_engine *engine, const uint8_t id[32], void *buffer, si
 /* hs_commit_one for who holds the lock already. */
 int64_t hs_commit_one_locked(hs_call *call, hs_branch_ref *branch, const uint8_t *base, const uint8_t *key,
                              size_t key_size, const uint8_t *value, size_t value_size);
-/* Compress an item's raw payload where that saves an eighth; into the engine's memory, until the next one. */
-void hs_engine_encode(hs_engine *engine, hs_ring_item *item);
 /* Note what tree calls leave: HS_MISSING's id into the call. */
 int hs_call_status(hs_call *call, int status);
 #endif

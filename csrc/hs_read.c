@@ -259,7 +259,6 @@ int hs_l1_put_cached(hs_call *call, uint32_t kind, const uint8_t *id, uint32_t c
     bool worth = hs_heat_admit(&call->engine->segment, id);
     hs_chunk_writer *writer = &call->engine->ring.writer;
     if (worth && !writer->owned) hs_chunk_join_newest(&call->engine->segment, writer);
-    if (worth && kind == HS_ENTRY_VALUE && codec == HS_CODEC_RAW) hs_engine_encode(call->engine, &item);
     int status = worth ? put_item(call->engine, &item) : HS_OK;
     if (status == HS_WAIT) hs_ring_hurry(&call->engine->segment); /* whoever comes next finds room */
     hs_engine_unlock(call->engine);

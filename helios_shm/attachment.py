@@ -35,7 +35,7 @@ from .errors import (
     HeliosError,
     NotFoundError,
 )
-from .l2 import BranchRow, Reader
+from .l2 import BranchRow, Entry, Reader
 
 RECORD_BYTES_MAX = 66048
 _CALL_DATA_BYTES = 128 << 10
@@ -108,6 +108,7 @@ class Attachment(hot.AttachmentBase):
         self.identity = lifecycle.identify(paths)
         self.uuid = self.identity.uuid
         self.readonly = readonly
+        self.lz4_min = config.LZ4_BYTES_MIN or config.BLOB_BYTES_MIN  # of the values that are tried with LZ4
         self.engines: weakref.WeakSet[Any] = (
             weakref.WeakSet()
         )  # open or closing; the last to close closes this
@@ -312,15 +313,16 @@ class Attachment(hot.AttachmentBase):
             lib.hs_node_give(self._engine, node, entry.raw, len(entry.raw)),
             f"node {node.hex()} of {self.paths.root}",
         )
-        self._offer(lib.HS_ENTRY_NODE, node, entry.raw)
+        self._offer(node, entry)
 
-    def _offer(self, kind: int, id: bytes, raw: bytes) -> None:
+    def _offer(self, id: bytes, entry: Entry) -> None:
         """What was read from L2 goes (back) to L1 if the core finds it worth that (csrc/hs_heat.h), best effort."""
-        if self.private or len(raw) >= config.BLOB_BYTES_MIN:
+        if self.private or entry.size >= config.BLOB_BYTES_MIN:
             return
         call = self.call()
         try:
-            lib.hs_l1_put_cached(call.c, kind, id, 0, raw, len(raw), len(raw))
+            stored = entry.stored
+            lib.hs_l1_put_cached(call.c, entry.kind, id, entry.codec, stored, len(stored), entry.size)
         finally:
             self.pool.append(call)
 
@@ -352,7 +354,7 @@ class Attachment(hot.AttachmentBase):
                 return view.tobytes()
         entry = self.reader.get(id)
         if entry is not None and entry.kind == lib.HS_ENTRY_VALUE:
-            self._offer(lib.HS_ENTRY_VALUE, id, entry.raw)
+            self._offer(id, entry)
             return entry.raw
         view = blobs.read(self.paths, id, size)
         if view is None:
@@ -367,7 +369,7 @@ class Attachment(hot.AttachmentBase):
             if entry is None or entry.kind != lib.HS_ENTRY_VALUE or len(entry.raw) != size:
                 values.append(None)
             else:
-                self._offer(lib.HS_ENTRY_VALUE, id, entry.raw)
+                self._offer(id, entry)
                 values.append(entry.raw)
         return values
 

@@ -3,7 +3,6 @@
     code 0  raw    stored == raw
     code 1  lz4    one LZ4 block without a size of its own: the size is in the row or entry that names it
 
-The core makes the blocks (csrc/hs_lz4.h), of values from LZ4_BYTES_MIN on where an eighth is saved; here they are read.
 Sizes come from the disk or from shared memory, so they are bounded before anything is allocated for them.
 """
 
@@ -18,11 +17,22 @@ from .errors import CorruptError
 RAW = 0
 LZ4 = 1
 
+# The least of the library's levels that look for matches more than once: a fifth smaller than its fast mode.
+_LEVEL = 1
+# Kept only if an eighth is saved, so that a read does not pay for nothing.
+_GAIN_SHIFT = 3
 # No LZ4 block grows by more than this; a larger claim is a lie that would cost memory.
 _RATIO_MAX = 255
 _SLACK = 64
 # Nor does any stand for a value that would be a file: rows and entries hold smaller ones.
 _RAW_BYTES_MAX = BLOB_BYTES_MIN
+
+
+def encode_value(raw: bytes) -> bytes | None:
+    """The LZ4 block of a value that would be no file, or None where none is worth it. Cost: some us a KiB."""
+    size = len(raw)
+    stored: bytes = lz4.block.compress(raw, mode="high_compression", compression=_LEVEL, store_size=False)
+    return None if len(stored) > size - (size >> _GAIN_SHIFT) else stored
 
 
 def decode(codec: int, stored: Buffer, raw_size: int) -> bytes:

@@ -26,9 +26,7 @@ CACHE_BYTES: Final = 256 << 20
 # Values from here on are files, read by mmap.
 BLOB_BYTES_MIN: Final = 256 << 10
 # Values from here on are tried with LZ4; below it, compressing costs more than a commit. 0: none are.
-LZ4_BYTES_MIN: Final = 2048
-# Values from here on are hashed and compressed without the GIL.
-LONG_BYTES_MIN: Final = 4096
+LZ4_BYTES_MIN: Final = 4096
 
 # Values of up to this size are remembered by the snapshot that read them, at most so many.
 READ_VALUE_BYTES_MAX: Final = 2048

@@ -23,7 +23,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ import lmdb
 from typing_extensions import Buffer
 
 from ._capi import check, ffi, lib
-from .codec import decode
+from .codec import RAW, decode
 from .errors import CapacityError, ClosedError, CorruptError, FormatError, StoreError
 from .hashing import blake3
 from .store import FORMAT_VERSION, StorePaths, identity
@@ -72,11 +72,14 @@ _SCAN_PACKS_MAX = 16
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What L2 holds under an id. ``kind`` BLOB: the bytes are a file of ``size`` bytes (blobs.py), ``raw`` is empty."""
+    """What L2 holds under an id. ``kind`` BLOB: the bytes are a file of ``size`` bytes (blobs.py), ``raw`` is empty.
+    ``stored`` is what stands for ``raw`` by ``codec``."""
 
     kind: int
     raw: bytes
     size: int
+    codec: int = field(default=RAW, compare=False)
+    stored: bytes = field(default=b"", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,13 +364,14 @@ def pack_entry(pack: memoryview, row: int, id: bytes) -> Entry:
         return Entry(BLOB, b"", raw_size)
     if kind not in (NODE, VALUE) or offset + stored > len(pack):
         raise Damaged(f"row {row} names a place outside its pack")
+    data = bytes(pack[offset : offset + stored])
     try:
-        raw = decode(codec, pack[offset : offset + stored], raw_size)
+        raw = decode(codec, data, raw_size)
     except CorruptError as failure:
         raise Damaged(str(failure)) from failure
     if blake3(raw) != id:
         raise Damaged("the bytes have another hash")
-    return Entry(kind, raw, raw_size)
+    return Entry(kind, raw, raw_size, codec, data)
 
 
 def log_block(value: memoryview, what: str) -> bytes:

@@ -391,7 +391,6 @@ def open_args(paths: StorePaths, identity: Identity, mode: int, ring_size: int) 
     args.store_device, args.store_inode = identity.device, identity.inode
     args.ring_size, args.cache_size = ring_size, config.CACHE_BYTES
     args.mode, args.ephemeral = mode, identity.ephemeral
-    args.lz4_min = config.LZ4_BYTES_MIN
     return args, keep
 
 

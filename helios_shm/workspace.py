@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from typing_extensions import Buffer
 
-from . import blobs, config, hashing
+from . import blobs, codec, config, hashing
 from ._capi import error, ffi, hot, lib
 from .attachment import Attachment, Call, Deadline, suspended
 from .commit import Commit
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from .branch import Branch
 
 _LOOK_AFTER = lib.HS_LOOK_AFTER
+_looks_random = lib.hs_looks_random
 _NULL = ffi.NULL
-_LARGE = min(config.LONG_BYTES_MIN, config.BLOB_BYTES_MIN)
+_LARGE = min(config.LZ4_BYTES_MIN, config.BLOB_BYTES_MIN)
 _path_of = itemgetter(0)
 
 
@@ -412,16 +413,21 @@ def _check_size(size: int) -> None:
 
 
 def _form(attachment: Attachment, edit: Edit) -> tuple[int, bytes]:
-    """How an edit is handed over: {form, bytes}. The largest values become blob files here."""
+    """How an edit is handed over: {form, bytes}. Large values become blob files or are compressed here."""
     if edit is None:
         return lib.HS_EDIT_REMOVE, b""
     kind, value = (edit.kind, edit.value) if isinstance(edit, _Put) else (0, edit)
     size = len(value)
-    if size < config.BLOB_BYTES_MIN:
+    if size >= config.BLOB_BYTES_MIN:
+        id = hashing.blake3(value)
+        blobs.write(attachment.paths, id, value)
+        return kind | lib.HS_EDIT_BLOB, id + size.to_bytes(8, "little")
+    if size < attachment.lz4_min or _looks_random(value, size):
         return kind, value
-    id = hashing.blake3(value)
-    blobs.write(attachment.paths, id, value)
-    return kind | lib.HS_EDIT_BLOB, id + size.to_bytes(8, "little")
+    stored = codec.encode_value(value)
+    if stored is None:
+        return kind, value
+    return kind | lib.HS_EDIT_LZ4, hashing.blake3(value) + size.to_bytes(8, "little") + stored
 
 
 bind_workspace(Workspace)

@@ -43,7 +43,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[helios_shm.Engi
 
 
 @given(PIECES)
-def test_what_the_core_encoded_the_library_decodes(
+def test_what_was_compressed_is_read_as_it_was(
     engine: helios_shm.Engine, pieces: list[tuple[bytes, int]]
 ) -> None:
     value = b"".join(piece * times for piece, times in pieces)[: config.BLOB_BYTES_MIN - 1]

@@ -447,7 +447,7 @@ def test_edits_hold_what_they_were_made_of_and_let_it_go() -> None:
     path, value, large = (
         "/".join(("path", "held")),
         random.randbytes(100),
-        random.randbytes(config.LONG_BYTES_MIN),
+        random.randbytes(config.LZ4_BYTES_MIN),
     )
     made: dict[str, Any] = {path: value, "large": large, "none": None}
     before = sys.getrefcount(path), sys.getrefcount(value), sys.getrefcount(large)
@@ -473,7 +473,7 @@ def test_edits_hold_what_they_were_made_of_and_let_it_go() -> None:
 
 @pytest.mark.parametrize("made", [None, (), (1,), (1, "text"), ("1", b""), [1, b""]])
 def test_form_that_is_none_is_refused_and_leaves_nothing_behind(made: object) -> None:
-    path, value = "".join(("pa", "th")), random.randbytes(config.LONG_BYTES_MIN)
+    path, value = "".join(("pa", "th")), random.randbytes(config.LZ4_BYTES_MIN)
     before = sys.getrefcount(path), sys.getrefcount(value)
     with pytest.raises(TypeError):
         hot.Edits({path: value}, lambda edit: made)  # type: ignore[arg-type,return-value]
