@@ -15,8 +15,7 @@ static void random_bytes_look_random_at_every_size(void) {
         random += hs_looks_random(bytes, size);
         free(bytes);
     }
-    CHECK(random >=
-          all * 9 / 10); /* 49 of 64 lie four deviations below the mean */
+    CHECK(random >= all * 9 / 10); /* 49 of 64 lie four deviations below the mean */
 }
 
 static void text_and_what_is_short_do_not(void) {
