@@ -36,7 +36,8 @@ def sync_rate(directory: Path, seconds: float) -> float:
 
 def durable(setting: Setting) -> Iterator[Row]:
     """`commit(durable=True)` by N processes, each on its own branch; peers sync each of theirs, too."""
-    seconds, sizes = setting.scale(250, 50) / 1000, COUNTS[: setting.scale(len(COUNTS), 2)]
+    # A quick run has one window for each: long enough for a commit, however slow the disk is.
+    seconds, sizes = setting.scale(250, 400) / 1000, COUNTS[: setting.scale(len(COUNTS), 2)]
     rates: dict[tuple[str, int], list[float]] = {}
     taken: dict[int, list[int]] = {}
     with store(setting) as engine, Lineup() as lineup:

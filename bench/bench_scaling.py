@@ -158,7 +158,7 @@ def read(rates: Rates, count: int, peers: Sequence[Store], skipped: Sequence[Ski
 
 def at_once(setting: Setting) -> Iterator[Row]:
     """Short bursts, and a sync between them: this is about the workers, not about the disk."""
-    seconds, sizes, turns = setting.scale(100, 20) / 1000, counts(setting), setting.scale(2, 1)
+    seconds, sizes, turns = 0.1, counts(setting), setting.scale(2, 1)
     kinds = (Lmdb, Redis, Sqlite, Manager, UltraDict)
     with store(setting) as engine, Lineup() as lineup:
         peers = lineup.stores(kinds, setting.memory, nbytes=(sizes[-1] + 1) * KEYS * 1024)
