@@ -15,11 +15,9 @@
 #include "hs_engine.h"
 #include "hs_record.h"
 
-#define HS_SLOT_UNKNOWN   UINT32_MAX
-#define HS_LOST_RACES_MAX 64u /* before the caller is asked to look at its clock */
-#define HS_LOOK_AFTER_NS  UINT64_C(1000000000)
-#define HS_EPOCH_TOLD_NS_MAX                                                                                 \
-    UINT64_C(10000000) /* how late a commit's time may notice that the time of day was set */
+#define HS_SLOT_UNKNOWN       UINT32_MAX
+#define HS_LOST_RACES_MAX     64u /* before the caller is asked to look at its clock */
+#define HS_LOOK_AFTER_NS      UINT64_C(1000000000)
 #define HS_BY_ID_SIZE         (HS_HASH_SIZE + 8u)
 /* The next commit writes about as much as this one, to cold memory: fetched while the caller is elsewhere. */
 #define FETCH_AHEAD_BYTES_MAX 4096u
@@ -343,10 +341,9 @@ static int move_root(hs_engine *engine, hs_commit_state *state) {
 static size_t write_record(hs_call *call, const hs_commit_state *state, uint8_t *out) {
     const hs_apply_result *result = &state->result;
     const hs_head *head = &state->head;
-    uint64_t now_ns = hs_clock_ns(CLOCK_MONOTONIC);
     uint64_t values = state->new_value_bytes - state->spared.value_bytes;
-    hs_record record = {.time_ns = (int64_t)(now_ns + call->engine->epoch_ns),
-                        .latency_ns = now_ns - state->start_ns,
+    hs_record record = {.time_ns = (int64_t)hs_clock_ns(CLOCK_REALTIME),
+                        .latency_ns = hs_clock_ns(CLOCK_MONOTONIC) - state->start_ns,
                         .new_bytes = result->new_node_bytes - state->spared.node_bytes + values,
                         .reused_bytes = result->value_bytes > values ? result->value_bytes - values : 0,
                         .new_nodes = result->new_nodes - state->spared.nodes,
@@ -504,13 +501,6 @@ static int64_t look_after(hs_engine *engine, uint64_t start_ns) {
     return HS_LOOK_AFTER;
 }
 
-/* What the time of day is ahead of the monotonic clock, looked at again where the last look is old: two clocks a commit, not three. */
-static void tell_time(hs_engine *engine, uint64_t now_ns) {
-    if (HS_LIKELY(now_ns - engine->epoch_told_ns < HS_EPOCH_TOLD_NS_MAX)) return;
-    engine->epoch_ns = hs_clock_ns(CLOCK_REALTIME) - hs_clock_ns(CLOCK_MONOTONIC);
-    engine->epoch_told_ns = now_ns;
-}
-
 static void fetch_ahead(hs_engine *engine, const hs_commit_state *state, size_t record_size) {
     uint64_t nodes = state->result.new_node_bytes, values = state->new_value_bytes;
     uint64_t ring = nodes + values + record_size + (state->result.new_nodes + 2) * sizeof(hs_entry);
@@ -523,7 +513,6 @@ static void fetch_ahead(hs_engine *engine, const hs_commit_state *state, size_t 
 static int64_t run_locked(hs_call *call, hs_commit_state *state) {
     hs_engine *engine = call->engine;
     int64_t result;
-    tell_time(engine, state->start_ns);
     engine->ring.spared = (hs_ring_spared){0};
     hs_cache_trim(engine->tree.cache);
     if (state->reaped != engine->reaped) begin_again(engine, state);

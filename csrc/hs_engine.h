@@ -30,7 +30,6 @@ struct hs_engine {
     uint64_t reaped; /* times that this process was wrongly taken for dead: suspended commits begin again */
     uint64_t value_blocks; /* BLAKE3 compressions spent on values */
     uint64_t looked_after_ns;
-    uint64_t epoch_ns, epoch_told_ns; /* time of day less monotonic clock, and when that was looked at */
     char *segment_name, *participants_path;
     uint32_t mode;
     int probe_fd;     /* of the participants file, for the drain */
