@@ -176,7 +176,8 @@ def _scratch(stage: str, report: Report) -> Iterator[Path]:
 def _sweep(directory: Path) -> None:
     """Remove the segments of the stores under a directory: a bug's coordinator may have died before it could."""
     for place, _, names in os.walk(directory):
-        if INFO_NAME in names:
+        # What is no plain file, such as a pipe that a stage left, would be waited for.
+        if INFO_NAME in names and Path(place, INFO_NAME).is_file():
             with suppress(HeliosError, OSError):
                 info = info_parse(Path(place, INFO_NAME).read_bytes(), Path(place))
                 # A copy of a store has the uuid of its original, and a segment of its own.
