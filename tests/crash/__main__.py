@@ -30,7 +30,7 @@ from types import ModuleType
 from typing import Any
 
 from helios_shm.errors import HeliosError
-from helios_shm.store import INFO_NAME, info_parse
+from helios_shm.store import INFO_NAME, StorePaths, info_read
 from tests.crash.stage import Outcome
 from tests.crash.tree import ROOT, BuildError, Mutant, library, mutated
 from tests.programs import untraced
@@ -176,10 +176,11 @@ def _scratch(stage: str, report: Report) -> Iterator[Path]:
 def _sweep(directory: Path) -> None:
     """Remove the segments of the stores under a directory: a bug's coordinator may have died before it could."""
     for place, _, names in os.walk(directory):
-        # What is no plain file, such as a pipe that a stage left, would be waited for.
-        if INFO_NAME in names and Path(place, INFO_NAME).is_file():
+        if INFO_NAME in names:
             with suppress(HeliosError, OSError):
-                info = info_parse(Path(place, INFO_NAME).read_bytes(), Path(place))
+                info = info_read(
+                    StorePaths.of(Path(place))
+                )  # whatever a stage left there: pipes, endless files
                 # A copy of a store has the uuid of its original, and a segment of its own.
                 for segment in _SHARED_MEMORY.glob(f"helios-{info.uuid.hex()}-*"):
                     segment.unlink(missing_ok=True)
