@@ -30,15 +30,6 @@ static inline uint32_t rotr(uint32_t x, int n) { return (x >> n) | (x << (32 - n
         v[a] += v[b] + m[y]; v[d] = rotr(v[d] ^ v[a], 8);                        \
         v[c] += v[d];        v[b] = rotr(v[b] ^ v[c], 7);                        \
     } while (0)
-
-/* One round; the sixteen numbers say which message word stands at each place of the schedule. */
-#define ROUND(s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11, s12, s13, s14, s15) \
-    do {                                                                            \
-        G(0, 4, 8, 12, s0, s1);    G(1, 5, 9, 13, s2, s3);                          \
-        G(2, 6, 10, 14, s4, s5);   G(3, 7, 11, 15, s6, s7);                         \
-        G(0, 5, 10, 15, s8, s9);   G(1, 6, 11, 12, s10, s11);                       \
-        G(2, 7, 8, 13, s12, s13);  G(3, 4, 9, 14, s14, s15);                        \
-    } while (0)
 /* clang-format on */
 
 static void portable_compress(const void *from, const uint8_t *block, const uint32_t row3[4], void *to) {
@@ -48,13 +39,7 @@ static void portable_compress(const void *from, const uint8_t *block, const uint
     memcpy(v + 8, hs_b3_iv, 16);
     memcpy(v + 12, row3, 16);
     memcpy(m, block, sizeof m);
-    ROUND(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    ROUND(2, 6, 3, 10, 7, 0, 4, 13, 1, 11, 12, 5, 9, 14, 15, 8);
-    ROUND(3, 4, 10, 12, 13, 2, 7, 14, 6, 5, 9, 0, 11, 15, 8, 1);
-    ROUND(10, 7, 12, 9, 14, 3, 13, 15, 4, 0, 11, 2, 5, 8, 1, 6);
-    ROUND(12, 13, 9, 11, 15, 10, 14, 8, 7, 2, 5, 3, 0, 1, 6, 4);
-    ROUND(9, 14, 11, 5, 8, 12, 15, 1, 13, 3, 0, 10, 2, 6, 4, 7);
-    ROUND(11, 15, 5, 0, 1, 9, 8, 6, 14, 10, 2, 12, 3, 4, 7, 13);
+    HS_B3_ROUNDS();
     for (size_t i = 0; i < 8; i++) cv[i] = v[i] ^ v[i + 8];
     memcpy(to, cv, sizeof cv);
 }

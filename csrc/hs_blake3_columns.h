@@ -44,14 +44,6 @@ COLUMNS_FN void COLUMNS(store2)(void *lane, void *lane4, __m256i x) {
         v[c] = _mm256_add_epi32(v[c], v[d]);                            \
         v[b] = ROT7(_mm256_xor_si256(v[b], v[c]));                      \
     } while (0)
-
-#define ROUND(s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11, s12, s13, s14, s15) \
-    do {                                                                            \
-        G(0, 4, 8, 12, s0, s1);    G(1, 5, 9, 13, s2, s3);                          \
-        G(2, 6, 10, 14, s4, s5);   G(3, 7, 11, 15, s6, s7);                         \
-        G(0, 5, 10, 15, s8, s9);   G(1, 6, 11, 12, s10, s11);                       \
-        G(2, 7, 8, 13, s12, s13);  G(3, 4, 9, 14, s14, s15);                        \
-    } while (0)
 /* clang-format on */
 
 /*
@@ -60,18 +52,11 @@ COLUMNS_FN void COLUMNS(store2)(void *lane, void *lane4, __m256i x) {
 COLUMNS_FN void COLUMNS(compress)(__m256i cv[8], const __m256i m[16], __m256i v[16]) {
     for (int i = 0; i < 8; i++) v[i] = cv[i];
     for (int i = 0; i < 4; i++) v[8 + i] = _mm256_set1_epi32((int)hs_b3_iv[i]);
-    ROUND(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    ROUND(2, 6, 3, 10, 7, 0, 4, 13, 1, 11, 12, 5, 9, 14, 15, 8);
-    ROUND(3, 4, 10, 12, 13, 2, 7, 14, 6, 5, 9, 0, 11, 15, 8, 1);
-    ROUND(10, 7, 12, 9, 14, 3, 13, 15, 4, 0, 11, 2, 5, 8, 1, 6);
-    ROUND(12, 13, 9, 11, 15, 10, 14, 8, 7, 2, 5, 3, 0, 1, 6, 4);
-    ROUND(9, 14, 11, 5, 8, 12, 15, 1, 13, 3, 0, 10, 2, 6, 4, 7);
-    ROUND(11, 15, 5, 0, 1, 9, 8, 6, 14, 10, 2, 12, 3, 4, 7, 13);
+    HS_B3_ROUNDS();
     for (int i = 0; i < 8; i++) cv[i] = _mm256_xor_si256(v[i], v[i + 8]);
 }
 
 #undef G
-#undef ROUND
 
 /* One block of each lane to m. */
 COLUMNS_FN void COLUMNS(load_blocks)(const uint8_t *const block[8], __m256i m[16]) {
@@ -83,22 +68,14 @@ COLUMNS_FN void COLUMNS(load_blocks)(const uint8_t *const block[8], __m256i m[16
 
 /* n <= 8 lanes; the lanes that are not there repeat the first one and keep their result to themselves. */
 COLUMNS_FN void COLUMNS(step)(const hs_b3_lane *lane, size_t n) {
-    uint8_t idle[HS_HASH_SIZE];
-    const uint8_t *block[8], *from[8], *row3[8];
-    uint8_t *to[8];
-    for (size_t i = 0; i < 8; i++) {
-        const hs_b3_lane *l = &lane[i < n ? i : 0];
-        block[i] = l->block;
-        from[i] = l->from;
-        row3[i] = (const uint8_t *)l->row3;
-        to[i] = i < n ? l->to : idle;
-    }
+    hs_b3_spread l;
+    hs_b3_spread_lanes(&l, lane, n, 8);
     __m256i cv[8], m[16], v[16];
-    COLUMNS(load_blocks)(block, m);
+    COLUMNS(load_blocks)(l.block, m);
     for (int i = 0; i < 4; i++) {
-        cv[i] = COLUMNS(load2)(from[i], from[i + 4]);
-        cv[4 + i] = COLUMNS(load2)(from[i] + 16, from[i + 4] + 16);
-        v[12 + i] = COLUMNS(load2)(row3[i], row3[i + 4]);
+        cv[i] = COLUMNS(load2)(l.from[i], l.from[i + 4]);
+        cv[4 + i] = COLUMNS(load2)(l.from[i] + 16, l.from[i + 4] + 16);
+        v[12 + i] = COLUMNS(load2)(l.row3[i], l.row3[i + 4]);
     }
     COLUMNS(transpose)(cv);
     COLUMNS(transpose)(cv + 4);
@@ -107,8 +84,8 @@ COLUMNS_FN void COLUMNS(step)(const hs_b3_lane *lane, size_t n) {
     COLUMNS(transpose)(cv);
     COLUMNS(transpose)(cv + 4);
     for (int i = 0; i < 4; i++) {
-        COLUMNS(store2)(to[i], to[i + 4], cv[i]);
-        COLUMNS(store2)(to[i] + 16, to[i + 4] + 16, cv[4 + i]);
+        COLUMNS(store2)(l.to[i], l.to[i + 4], cv[i]);
+        COLUMNS(store2)(l.to[i] + 16, l.to[i + 4] + 16, cv[4 + i]);
     }
 }
 

@@ -58,6 +58,46 @@ typedef struct hs_b3_kernel {
 
 extern const uint32_t hs_b3_iv[8];
 
+/* clang-format off */
+/* The seven rounds over v[16] and m[16], whatever a word is there: whoever uses it defines G(a, b, c, d, x, y). The sixteen numbers
+ * of a round say which message word stands at each place of the schedule. */
+#define HS_B3_ROUND(s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11, s12, s13, s14, s15) \
+    do {                                                                                  \
+        G(0, 4, 8, 12, s0, s1);    G(1, 5, 9, 13, s2, s3);                                \
+        G(2, 6, 10, 14, s4, s5);   G(3, 7, 11, 15, s6, s7);                               \
+        G(0, 5, 10, 15, s8, s9);   G(1, 6, 11, 12, s10, s11);                             \
+        G(2, 7, 8, 13, s12, s13);  G(3, 4, 9, 14, s14, s15);                              \
+    } while (0)
+#define HS_B3_ROUNDS()                                                         \
+    do {                                                                       \
+        HS_B3_ROUND(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);     \
+        HS_B3_ROUND(2, 6, 3, 10, 7, 0, 4, 13, 1, 11, 12, 5, 9, 14, 15, 8);     \
+        HS_B3_ROUND(3, 4, 10, 12, 13, 2, 7, 14, 6, 5, 9, 0, 11, 15, 8, 1);     \
+        HS_B3_ROUND(10, 7, 12, 9, 14, 3, 13, 15, 4, 0, 11, 2, 5, 8, 1, 6);     \
+        HS_B3_ROUND(12, 13, 9, 11, 15, 10, 14, 8, 7, 2, 5, 3, 0, 1, 6, 4);     \
+        HS_B3_ROUND(9, 14, 11, 5, 8, 12, 15, 1, 13, 3, 0, 10, 2, 6, 4, 7);     \
+        HS_B3_ROUND(11, 15, 5, 0, 1, 9, 8, 6, 14, 10, 2, 12, 3, 4, 7, 13);     \
+    } while (0)
+/* clang-format on */
+
+/* Up to `width` lanes by their parts, for kernels that take as many at a time; the lanes that are not there repeat the first one and
+ * keep their result to themselves. */
+typedef struct hs_b3_spread {
+    const uint8_t *block[HS_B3_LANES_MAX], *from[HS_B3_LANES_MAX], *row3[HS_B3_LANES_MAX];
+    uint8_t *to[HS_B3_LANES_MAX], idle[HS_HASH_SIZE];
+} hs_b3_spread;
+
+static inline __attribute__((always_inline)) void
+hs_b3_spread_lanes(hs_b3_spread *spread, const hs_b3_lane *lane, size_t n, size_t width) {
+    for (size_t i = 0; i < width; i++) {
+        const hs_b3_lane *l = &lane[i < n ? i : 0];
+        spread->block[i] = l->block;
+        spread->from[i] = l->from;
+        spread->row3[i] = (const uint8_t *)l->row3;
+        spread->to[i] = i < n ? l->to : spread->idle;
+    }
+}
+
 /* Block b of a run was hashed: the copy of it runs beside the next one's rounds, which wait for one another. */
 static inline __attribute__((always_inline)) void hs_b3_copy_block(const hs_b3_run *run, size_t b) {
     sum_stripe(run->sum, true, run->copy + HS_BLAKE3_BLOCK * b, run->in + HS_BLAKE3_BLOCK * b);

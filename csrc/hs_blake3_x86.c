@@ -427,53 +427,30 @@ INLINE TARGET_AVX512 void transpose16(__m512i x[4]) {
         v[c] = _mm512_add_epi32(v[c], v[d]);                                  \
         v[b] = _mm512_ror_epi32(_mm512_xor_si512(v[b], v[c]), 7);             \
     } while (0)
-
-#define ROUND(s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11, s12, s13, s14, s15) \
-    do {                                                                            \
-        G(0, 4, 8, 12, s0, s1);    G(1, 5, 9, 13, s2, s3);                          \
-        G(2, 6, 10, 14, s4, s5);   G(3, 7, 11, 15, s6, s7);                         \
-        G(0, 5, 10, 15, s8, s9);   G(1, 6, 11, 12, s10, s11);                       \
-        G(2, 7, 8, 13, s12, s13);  G(3, 4, 9, 14, s14, s15);                        \
-    } while (0)
 /* clang-format on */
 
 /* v: chaining values in 0..7, rows 3 in 12..15; the new chaining values in 0..7. */
 INLINE TARGET_AVX512 void compress16(__m512i v[16], const __m512i m[16]) {
     for (int i = 0; i < 4; i++) v[8 + i] = _mm512_set1_epi32((int)hs_b3_iv[i]);
-    ROUND(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    ROUND(2, 6, 3, 10, 7, 0, 4, 13, 1, 11, 12, 5, 9, 14, 15, 8);
-    ROUND(3, 4, 10, 12, 13, 2, 7, 14, 6, 5, 9, 0, 11, 15, 8, 1);
-    ROUND(10, 7, 12, 9, 14, 3, 13, 15, 4, 0, 11, 2, 5, 8, 1, 6);
-    ROUND(12, 13, 9, 11, 15, 10, 14, 8, 7, 2, 5, 3, 0, 1, 6, 4);
-    ROUND(9, 14, 11, 5, 8, 12, 15, 1, 13, 3, 0, 10, 2, 6, 4, 7);
-    ROUND(11, 15, 5, 0, 1, 9, 8, 6, 14, 10, 2, 12, 3, 4, 7, 13);
+    HS_B3_ROUNDS();
     for (int i = 0; i < 8; i++) v[i] = _mm512_xor_si512(v[i], v[i + 8]);
 }
 
 #undef G
-#undef ROUND
 
 /* n <= 16 lanes; those that are not there repeat the first one and keep their result to themselves. */
 TARGET_AVX512 static void avx512_step16(const hs_b3_lane *lane, size_t n) {
-    uint8_t idle[HS_HASH_SIZE];
-    const uint8_t *block[16], *from[16], *row3[16];
-    uint8_t *to[16];
-    for (size_t i = 0; i < 16; i++) {
-        const hs_b3_lane *l = &lane[i < n ? i : 0];
-        block[i] = l->block;
-        from[i] = l->from;
-        row3[i] = (const uint8_t *)l->row3;
-        to[i] = i < n ? l->to : idle;
-    }
+    hs_b3_spread l;
+    hs_b3_spread_lanes(&l, lane, n, 16);
     __m512i m[16], v[16];
     for (int q = 0; q < 4; q++) {
-        for (int i = 0; i < 4; i++) m[4 * q + i] = load16(block, i, 16 * (size_t)q);
+        for (int i = 0; i < 4; i++) m[4 * q + i] = load16(l.block, i, 16 * (size_t)q);
         transpose16(m + 4 * q);
     }
     for (int i = 0; i < 4; i++) {
-        v[i] = load16(from, i, 0);
-        v[4 + i] = load16(from, i, 16);
-        v[12 + i] = load16(row3, i, 0);
+        v[i] = load16(l.from, i, 0);
+        v[4 + i] = load16(l.from, i, 16);
+        v[12 + i] = load16(l.row3, i, 0);
     }
     transpose16(v);
     transpose16(v + 4);
@@ -482,8 +459,8 @@ TARGET_AVX512 static void avx512_step16(const hs_b3_lane *lane, size_t n) {
     transpose16(v);
     transpose16(v + 4);
     for (int i = 0; i < 4; i++) {
-        store16(to, i, 0, v[i]);
-        store16(to, i, 16, v[4 + i]);
+        store16(l.to, i, 0, v[i]);
+        store16(l.to, i, 16, v[4 + i]);
     }
 }
 

@@ -38,7 +38,7 @@ struct hs_commit_state {
     hs_edit one_edit;             /* storage when there is one */
     uint8_t one_id[1][HS_HASH_SIZE];
     uint32_t values_put, values_hashed;
-    uint64_t new_value_bytes; /* less what the ring spared */
+    uint64_t new_value_bytes; /* offered; what turned out to stand already is in spared */
     hs_ring_spared spared;
     hs_head head;    /* that the edits are judged against; serial 0: none yet */
     uint32_t judged; /* edits that do not conflict with head */
@@ -75,28 +75,10 @@ static void hash_values(hs_engine *engine, hs_commit_state *state) {
         if (state->edits[i].remove || is_by_id(form_of(state, i)) || value->size <= HS_INLINE_MAX) continue;
         jobs[waiting++] =
             (hs_blake3_job){.in = value->bytes, .size = value->size, .out = state->ids[i], .cv = NULL};
-        engine->value_blocks += (value->size + HS_BLAKE3_BLOCK - 1) / HS_BLAKE3_BLOCK;
+        engine->value_blocks += hs_blake3_blocks(value->size);
     }
     if (waiting > 0) hs_blake3_many(jobs, waiting);
     state->values_hashed = i;
-}
-
-static int put_value(hs_engine *engine, const hs_ring_item *item, uint64_t *new_bytes) {
-    bool added;
-    int status = hs_ring_offer(&engine->ring, item, &added);
-    if (status == HS_OK && added) *new_bytes += item->raw_size;
-    return status;
-}
-
-static int put_hashing(hs_engine *engine, hs_commit_state *state, uint32_t i) {
-    const hs_value *value = &state->edits[i].value;
-    bool added;
-    int status =
-        hs_ring_offer_value(&engine->ring, value->bytes, (uint32_t)value->size, state->ids[i], &added);
-    if (status != HS_OK) return status;
-    engine->value_blocks += hs_blake3_blocks(value->size);
-    if (added) state->new_value_bytes += value->size;
-    return HS_OK;
 }
 
 /* Put one edit's value where the tree will name it by id; the edit then holds the id. */
@@ -123,11 +105,14 @@ static int put_edit(hs_engine *engine, hs_commit_state *state, uint32_t i) {
         item.raw_size = value->size;
     }
     int status = HS_OK;
-    if (!is_by_id(form) && is_hashed_as_it_is_put(state))
-        status = put_hashing(engine, state, i);
+    bool added = false, hashes = !is_by_id(form) && is_hashed_as_it_is_put(state);
+    if (hashes)
+        status = hs_ring_offer_value(&engine->ring, value->bytes, item.stored_size, state->ids[i], &added);
     else if (!(form & HS_EDIT_KNOWN))
-        status = put_value(engine, &item, &state->new_value_bytes);
+        status = hs_ring_offer(&engine->ring, &item, &added);
     if (status != HS_OK) return status;
+    if (hashes) engine->value_blocks += hs_blake3_blocks(value->size);
+    if (added) state->new_value_bytes += item.raw_size;
     value->hashed = true;
     value->bytes = item.id;
     value->size = item.raw_size;

@@ -86,11 +86,6 @@ static int io_store(void *context, const uint8_t id[32], const uint8_t *bytes, s
     return hs_ring_offer(&engine->ring, &item, added);
 }
 
-static void io_prefetch(void *context, const uint8_t id[32]) {
-    const hs_engine *engine = context;
-    hs_ring_prefetch(&engine->ring, id);
-}
-
 static void io_expect(void *context, const uint8_t id[32]) {
     const hs_engine *engine = context;
     hs_ring_expect(&engine->ring, id);
@@ -152,8 +147,8 @@ static int engine_fill(hs_engine *engine, const hs_open_args *args) {
     if (status == HS_OK) status = attach_or_create(args, &engine->segment);
     if (status == HS_OK) status = take_slot(engine);
     if (status != HS_OK) return status;
-    engine->tree.io = (hs_node_io){
-        .context = engine, .load = io_load, .store = io_store, .prefetch = io_prefetch, .expect = io_expect};
+    engine->tree.io =
+        (hs_node_io){.context = engine, .load = io_load, .store = io_store, .expect = io_expect};
     hs_ring_init(&engine->ring, &engine->segment, writer_of(engine));
     return HS_OK;
 }

@@ -21,13 +21,9 @@ typedef struct hs_index_key {
 } hs_index_key;
 
 hs_index_key hs_index_key_make(const hs_segment *segment, const uint8_t id[32]);
-/* Bring the key's two cache lines near. */
-static inline void hs_index_prefetch_first(const hs_segment *segment, const hs_index_key *key) {
-    __builtin_prefetch(&segment->index[key->bucket[0]]);
-}
+/* Bring the cache line near that is looked at first; the second is looked at seldom. */
 static inline void hs_index_prefetch(const hs_segment *segment, const hs_index_key *key) {
     __builtin_prefetch(&segment->index[key->bucket[0]]);
-    __builtin_prefetch(&segment->index[key->bucket[1]]);
 }
 /* Places (of current generations) whose word carries the key's tag; returns how many. Edge E6 (acquire). */
 uint32_t hs_index_probe(const hs_segment *segment, const hs_index_key *key,

@@ -426,7 +426,7 @@ int hs_ring_append(hs_ring *ring, const hs_ring_item *item, uint64_t *place) {
 /* Append it, to be looked up when its index lines have come near. */
 static int offer(hs_ring *ring, const hs_ring_item *item, uint64_t *place, bool *added) {
     hs_index_key key = hs_index_key_make(ring->segment, item->id);
-    hs_index_prefetch_first(ring->segment, &key);
+    hs_index_prefetch(ring->segment, &key);
     hs_ring_settle(ring);
     *place = find_pending(ring, item->id);
     *added = *place == 0;
@@ -454,7 +454,7 @@ int hs_ring_offer_value(hs_ring *ring, const uint8_t *bytes, uint32_t size, uint
     *added = find_pending(ring, id) == 0;
     if (!*added) return HS_OK;
     hs_index_key key = hs_index_key_make(ring->segment, id);
-    hs_index_prefetch_first(ring->segment, &key);
+    hs_index_prefetch(ring->segment, &key);
     memcpy(header.id, id, 32);
     header_write(entry, &header);
     uint64_t place = entry_finish(ring, entry, &header, sum, units);

@@ -80,15 +80,10 @@ int hs_ring_flush(hs_ring *ring);
 /* Release the chunk (after the head moved, or when the commit is given up or suspended). What was not published is forgotten;
  * what was, and waits for a word of the index, stays pending for the next flush. */
 void hs_ring_end(hs_ring *ring);
-/* Bring the index lines of an id near: worth it a microsecond before put or get. */
-static inline void hs_ring_prefetch(const hs_ring *ring, const uint8_t id[32]) {
-    hs_index_key key = hs_index_key_make(ring->segment, id);
-    hs_index_prefetch(ring->segment, &key);
-}
-/* The same before get alone, which finds most ids in the first of the two. */
+/* Bring the index line near that the id is looked for in first: worth it a microsecond before put or get. */
 static inline void hs_ring_expect(const hs_ring *ring, const uint8_t id[32]) {
     hs_index_key key = hs_index_key_make(ring->segment, id);
-    __builtin_prefetch(&ring->segment->index[key.bucket[0]]);
+    hs_index_prefetch(ring->segment, &key);
 }
 /* Some hundred instructions later: bring the entry near that the first bucket has for the id, of about so many bytes. */
 void hs_ring_ahead(const hs_ring *ring, const uint8_t id[32], size_t size);

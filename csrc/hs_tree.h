@@ -30,9 +30,7 @@ typedef struct hs_node_io {
     int (*load)(void *context, const uint8_t id[32], uint8_t *buffer, size_t *size);
     /* Take a new node. *added: it was not there before. HS_OK, HS_WAIT (no room; offer it again), HS_REAPED ... */
     int (*store)(void *context, const uint8_t id[32], const uint8_t *bytes, size_t size, bool *added);
-    /* This id will be stored soon. May be NULL. */
-    void (*prefetch)(void *context, const uint8_t id[32]);
-    /* This value stands in a leaf that was just loaded, and may be read soon. May be NULL. */
+    /* This node will be stored soon, or this value, in a leaf that was just loaded, may be read soon. May be NULL. */
     void (*expect)(void *context, const uint8_t id[32]);
 } hs_node_io;
 

@@ -234,7 +234,7 @@ static void stage_hash(hs_apply *a, unsigned upto) {
     hs_blake3_many(jobs, count);
     for (unsigned i = a->hashed; i < upto; i++) {
         hs_cache_prefetch(a->tree->cache, a->stage[i].id);
-        if (a->tree->io.prefetch) a->tree->io.prefetch(a->tree->io.context, a->stage[i].id);
+        if (a->tree->io.expect) a->tree->io.expect(a->tree->io.context, a->stage[i].id);
     }
     a->hashed = upto;
 }

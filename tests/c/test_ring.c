@@ -749,7 +749,7 @@ static void private_segment_needs_no_participant(void) {
     CHECK_EQ_INT(round.chunks_busy, 1); /* nobody dies here */
     CHECK_EQ_INT(hs_drain_finish(drain), HS_OK);
     CHECK_EQ_INT(hs_ring_flush(&w.ring), HS_OK);
-    hs_ring_prefetch(&w.ring, u.id);
+    hs_ring_expect(&w.ring, u.id);
     CHECK_EQ_INT(find(&s, &u), HS_OK);
     hs_drain_close(drain);
     hs_ring_end(&w.ring);
