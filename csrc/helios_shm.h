@@ -201,8 +201,12 @@ typedef struct hs_call {
     /* In: what a commit says beside its edits; zero when it says nothing. */
     const uint8_t *message, *metadata;
     uint32_t message_size, metadata_size;
-    uint32_t no_rebase; /* fail with HS_MOVED instead of rebasing */
-    uint32_t always;    /* write a record even if nothing changed */
+    uint32_t no_rebase;       /* fail with HS_MOVED instead of rebasing */
+    uint32_t always;          /* write a record even if nothing changed */
+    const uint8_t *second;    /* root of a second parent, 32 bytes */
+    uint64_t expected_serial; /* fail with HS_MOVED unless the head has this serial */
+    int64_t time_ns;          /* the commit's time since the epoch, if has_time */
+    uint32_t has_time, reserved_in;
     /* Out. */
     uint8_t missing[32];   /* HS_MISSING: what to bring from L2 */
     uint32_t missing_kind; /* enum hs_entry_kind: node or value */

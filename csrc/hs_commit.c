@@ -264,6 +264,10 @@ static int judge(hs_call *call, hs_commit_state *state) {
         state->judged = 0;
         if (is_absent(&head)) hs_tree_empty_root(state->head.root);
     }
+    if (call->expected_serial != 0 && head.serial != call->expected_serial) {
+        memcpy(call->head_root, state->head.root, HS_HASH_SIZE);
+        return HS_MOVED;
+    }
     if (state->move) return judge_move(call, state);
     if (state->base_incarnation != 0 && (is_absent(&head) || head.incarnation != state->base_incarnation))
         return HS_DELETED;
@@ -327,7 +331,7 @@ static size_t write_record(hs_call *call, const hs_commit_state *state, uint8_t 
     const hs_apply_result *result = &state->result;
     const hs_head *head = &state->head;
     uint64_t values = state->new_value_bytes - state->spared.value_bytes;
-    hs_record record = {.time_ns = (int64_t)hs_clock_ns(CLOCK_REALTIME),
+    hs_record record = {.time_ns = call->has_time ? call->time_ns : (int64_t)hs_clock_ns(CLOCK_REALTIME),
                         .latency_ns = hs_clock_ns(CLOCK_MONOTONIC) - state->start_ns,
                         .new_bytes = result->new_node_bytes - state->spared.node_bytes + values,
                         .reused_bytes = result->value_bytes > values ? result->value_bytes - values : 0,
@@ -339,8 +343,12 @@ static size_t write_record(hs_call *call, const hs_commit_state *state, uint8_t 
                         .metadata = call->metadata,
                         .metadata_size = call->metadata_size};
     memcpy(record.root, result->root, HS_HASH_SIZE);
+    if (call->second) {
+        record.flags = HS_RECORD_HAS_SECOND;
+        memcpy(record.second, call->second, HS_HASH_SIZE);
+    }
     if (!state->branch) {
-        record.flags = HS_RECORD_HAS_PARENT;
+        record.flags |= HS_RECORD_HAS_PARENT;
         memcpy(record.parent, state->base_root, HS_HASH_SIZE);
         return hs_record_encode(&record, out);
     }

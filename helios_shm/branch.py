@@ -202,7 +202,7 @@ class Branch(hot.BranchBase):
 
     def restore(self, snapshot: Snapshot, message: str = "") -> Commit:
         """Make a snapshot the head by a new commit, whatever the head is now. Later commits stay in the log."""
-        return self._move(lib.HS_MOVE_RESTORE, snapshot, None, message)
+        return self._move(lib.HS_MOVE_RESTORE, snapshot, None, Said(message, None))
 
     def compare_and_set(self, expected: Snapshot | Commit, new: Snapshot) -> bool:
         """If the head is ``expected``, make it ``new`` by a new commit and return True; else change nothing,
@@ -210,20 +210,24 @@ class Branch(hot.BranchBase):
         if isinstance(expected, Commit):
             expected = expected.snapshot
         try:
-            self._move(lib.HS_MOVE_COMPARE, new, expected, "")
-        except _Moved:
+            self._move(lib.HS_MOVE_COMPARE, new, expected)
+        except HeadMoved:
             return False
         return True
 
     def delete(self) -> None:
         """Remove the branch. Its commits stay readable by id; workspaces forked from it can no longer commit.
         Raises NotFoundError."""
-        self._move(lib.HS_MOVE_DELETE, make_snapshot(self._attachment, empty_root()), None, "")
+        self._move(lib.HS_MOVE_DELETE, make_snapshot(self._attachment, empty_root()))
 
     def _create(self, snapshot: Snapshot) -> None:
-        self._move(lib.HS_MOVE_CREATE, snapshot, None, "")
+        self._move(lib.HS_MOVE_CREATE, snapshot)
 
-    def _move(self, move: int, snapshot: Snapshot, expected: Snapshot | None, message: str) -> Commit:
+    def _move(
+        self, move: int, snapshot: Snapshot, expected: Snapshot | None = None, said: Said | None = None
+    ) -> Commit:
+        """Make a snapshot the head by a new commit, as ``move`` says (csrc/helios_shm.h). Raises HeadMoved where the head
+        is not ``expected``, or has another serial than ``said`` asks for."""
         attachment = self._attachment
         if attachment.readonly:
             raise read_only_error(attachment)
@@ -232,7 +236,7 @@ class Branch(hot.BranchBase):
                 raise TypeError(f"a branch moves between snapshots, not {type(each).__name__}")
             if each._attachment.uuid != attachment.uuid:
                 raise NotFoundError(f"snapshot {each.id} is in another store, {each._attachment.paths.root}")
-        said = Said(message, None)
+        said = said or Said("", None)
         call = attachment.call()
         what = f"branch {self._name!r}"
         try:
@@ -246,7 +250,7 @@ class Branch(hot.BranchBase):
             silence(call)
             attachment.pool.append(call)
         if n == lib.HS_MOVED:
-            raise _Moved
+            raise HeadMoved
         if n == lib.HS_NOT_FOUND:
             raise NotFoundError(f"{what} does not exist in {attachment.paths.root}")
         if n == lib.HS_EXISTS:
@@ -383,8 +387,8 @@ def _touches(commit: Commit, path: str) -> bool:
     return entry_of(snapshot, path) != entry_of(parent, path)
 
 
-class _Moved(Exception):
-    """The head was not what compare_and_set expected."""
+class HeadMoved(Exception):
+    """The head was not the one that was expected."""
 
 
 class _Transaction(AbstractContextManager[Workspace]):

@@ -227,10 +227,13 @@ class Workspace(hot.WorkspaceBase, MutableMapping[str, bytes]):
         rebase: bool = True,
     ) -> Commit:
         """``commit`` in general: any edits, a message, metadata."""
+        return self._commit_said(Said(message, metadata), durable=durable, rebase=rebase)
+
+    def _commit_said(self, said: Said, *, durable: bool = False, rebase: bool = True) -> Commit:
+        """``commit`` with all that a commit can say."""
         attachment = self._attachment
         if attachment.readonly:
             raise read_only_error(attachment)
-        said = Said(message, metadata)
         edits = hot.Edits(self._edits, partial(_form, attachment))
         branch = self._branch
         ref = _NULL if branch is None else branch._ref
@@ -244,7 +247,7 @@ class Workspace(hot.WorkspaceBase, MutableMapping[str, bytes]):
             silence(call)
             attachment.pool.append(call)
             raise
-        return self._finish(call, n, message, durable)
+        return self._finish(call, n, said.message.decode(), durable)
 
     def _finish(self, call: Call, n: int, message: str, durable: bool) -> Commit:
         """See a commit that was begun through to its end, whatever it asks for on the way; gives the call back."""
@@ -312,11 +315,21 @@ class Workspace(hot.WorkspaceBase, MutableMapping[str, bytes]):
 
 
 class Said:
-    """What a commit says beside its edits: message and metadata, checked and encoded."""
+    """What a commit says beside its edits: message and metadata, checked and encoded; and, for those commits that stand
+    for others, a second parent, a time other than now (ns since the epoch), and the serial of the only head that
+    it may follow (0: any)."""
 
-    __slots__ = ("message", "metadata")
+    __slots__ = ("expected_serial", "message", "metadata", "second", "time_ns")
 
-    def __init__(self, message: str, metadata: Mapping[str, JSON] | None) -> None:
+    def __init__(
+        self,
+        message: str,
+        metadata: Mapping[str, JSON] | None,
+        *,
+        second: Snapshot | None = None,
+        time_ns: int | None = None,
+        expected_serial: int = 0,
+    ) -> None:
         if not isinstance(message, str):
             raise TypeError(f"a message is a str, not {type(message).__name__}")
         if metadata is not None and not isinstance(metadata, Mapping):
@@ -334,6 +347,9 @@ class Said:
             raise ValueError(
                 f"metadata has at most {config.METADATA_BYTES_MAX} bytes as JSON, this has {len(self.metadata)}"
             )
+        if time_ns is not None and not -(1 << 63) <= time_ns < 1 << 63:
+            raise ValueError(f"a commit's time is 64 bits of nanoseconds since 1970, not {time_ns}")
+        self.second, self.time_ns, self.expected_serial = second, time_ns, expected_serial
 
     def tell(self, call: Call) -> None:
         """Leave it in a call. It must outlive the commit, which copies nothing before its record."""
@@ -344,6 +360,12 @@ class Said:
         if self.metadata:
             c.metadata, c.metadata_size = ffi.from_buffer("uint8_t[]", self.metadata), len(self.metadata)
             c.always = 1
+        if self.second is not None:
+            c.second = ffi.from_buffer("uint8_t[]", self.second._root)
+            c.always = 1
+        if self.time_ns is not None:
+            c.time_ns, c.has_time = self.time_ns, 1
+        c.expected_serial = self.expected_serial
 
 
 def _json_of(metadata: Mapping[str, JSON]) -> bytes:
@@ -359,8 +381,8 @@ def _json_of(metadata: Mapping[str, JSON]) -> bytes:
 def silence(call: Call) -> None:
     """Take back what was left in a call, so that the next commit does not say it again."""
     c = call.c
-    c.message = c.metadata = _NULL
-    c.message_size = c.metadata_size = c.always = c.no_rebase = 0
+    c.message = c.metadata = c.second = _NULL
+    c.message_size = c.metadata_size = c.always = c.no_rebase = c.has_time = c.expected_serial = 0
     call.said = None
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import helios_shm
+from helios_shm.workspace import Said
 
 RING_BYTES = 4 << 20
 
@@ -421,3 +422,24 @@ def test_branch_pickles_by_name(branch: helios_shm.Branch) -> None:
     assert copy.last_commit == commit
     put(copy, "b")
     assert branch.last_commit.sequence == 2
+
+
+def test_commit_says_a_second_parent_and_a_time_of_its_own(branch: helios_shm.Branch) -> None:
+    first = put(branch)
+    workspace = branch.fork()
+    commit = workspace._commit_said(Said("merged", None, second=branch.engine.empty, time_ns=-1_500))
+    assert commit.parents == (first.snapshot, branch.engine.empty)
+    assert commit.time == datetime(1970, 1, 1, tzinfo=UTC) - timedelta(microseconds=2)
+    following = put(branch, "other")
+    assert following.parents == (commit.snapshot,)
+    assert following.time > first.time
+
+
+def test_commit_that_expects_a_head_moves_no_other(branch: helios_shm.Branch) -> None:
+    put(branch)
+    workspace = branch.fork()
+    workspace["other"] = b""
+    with pytest.raises(helios_shm.ConflictError):
+        workspace._commit_said(Said("", None, expected_serial=2))
+    assert branch.last_commit.sequence == 1
+    assert workspace._commit_said(Said("", None, expected_serial=1)).sequence == 2
