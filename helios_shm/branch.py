@@ -226,8 +226,8 @@ class Branch(hot.BranchBase):
     def _move(
         self, move: int, snapshot: Snapshot, expected: Snapshot | None = None, said: Said | None = None
     ) -> Commit:
-        """Make a snapshot the head by a new commit, as ``move`` says (csrc/helios_shm.h). Raises HeadMoved where the head
-        is not ``expected``, or has another serial than ``said`` asks for."""
+        """Make a snapshot the head by a new commit, as ``move`` says (csrc/helios_shm.h). Raises HeadMoved where the
+        head is not ``expected``, or has another serial than ``said`` asks for."""
         attachment = self._attachment
         if attachment.readonly:
             raise read_only_error(attachment)
