@@ -1,7 +1,9 @@
 """helios_shm: a shared-memory multiprocess state runtime. README.md has an example; ARCHITECTURE.md the way
 through the code."""
 
+from . import codecs
 from .branch import Branch
+from .codecs import Codec
 from .commit import Commit
 from .engine import Engine, open
 from .errors import (
@@ -20,6 +22,7 @@ from .errors import (
 from .mapping import Items, Keys, Values
 from .snapshot import Snapshot
 from .types import JSON, CheckReport, CommitMetrics, Conflict, Diff, Kind, Stat, Stats
+from .view import MutableView, View
 from .workspace import Workspace
 
 __all__ = [
@@ -29,6 +32,7 @@ __all__ = [
     "CapacityError",
     "CheckReport",
     "ClosedError",
+    "Codec",
     "Commit",
     "CommitMetrics",
     "Conflict",
@@ -42,6 +46,7 @@ __all__ = [
     "Items",
     "Keys",
     "Kind",
+    "MutableView",
     "NotFoundError",
     "ReadOnlyError",
     "Snapshot",
@@ -49,6 +54,8 @@ __all__ = [
     "Stats",
     "StoreError",
     "Values",
+    "View",
     "Workspace",
+    "codecs",
     "open",
 ]

@@ -38,6 +38,10 @@ class SnapshotBase:
     def _scan(
         self, start: bytes, stop: bytes | None, reverse: bool, items: Literal[True], /
     ) -> Iterator[tuple[str, bytes]]: ...
+    @overload
+    def _scan(
+        self, start: bytes, stop: bytes | None, reverse: bool, items: Literal[2], /
+    ) -> Iterator[tuple[str, bytes | memoryview]]: ...
 
 class CommitBase:
     @property

@@ -8,24 +8,25 @@ and look up such a range (``Ranged``) gets the three views and their reversals f
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, KeysView, MappingView, ValuesView
-from typing import Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from . import config
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 Bounds = tuple[bytes, bytes | None]
 
 EVERYTHING: Bounds = (b"", None)
 
 
-class Ranged(Protocol):
+class Ranged(Protocol[T_co]):
     """A source of ordered entries."""
 
     def _scan_keys(self, bounds: Bounds, reverse: bool) -> Iterator[str]: ...
-    def _scan_items(self, bounds: Bounds, reverse: bool) -> Iterator[tuple[str, bytes]]: ...
+    def _scan_items(self, bounds: Bounds, reverse: bool) -> Iterator[tuple[str, T_co]]: ...
     def _count(self, bounds: Bounds) -> int: ...
     def __contains__(self, path: object, /) -> bool: ...
-    def __getitem__(self, path: str, /) -> bytes: ...
+    def __getitem__(self, path: str, /) -> T_co: ...
 
 
 def encode_path(path: object) -> bytes:
@@ -73,7 +74,7 @@ def within(key: bytes, bounds: Bounds) -> bool:
 class _View(MappingView):
     __slots__ = ("_bounds", "_source")
 
-    def __init__(self, source: Ranged, bounds: Bounds = EVERYTHING) -> None:
+    def __init__(self, source: Ranged[Any], bounds: Bounds = EVERYTHING) -> None:
         self._source = source
         self._bounds = bounds
 

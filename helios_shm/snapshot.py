@@ -8,20 +8,28 @@ Two snapshots are equal when their ids are; a pickled one is {store uuid, path, 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+
+from typing_extensions import Buffer
 
 from . import config
 from ._capi import check, ffi, hot, lib
 from .attachment import Attachment
+from .codecs import Codec
 from .errors import CorruptError, NotFoundError
 from .mapping import EVERYTHING, Bounds, Items, Keys, Values, bounds_of, successor
 from .types import KINDS, Diff, Stat
+from .view import View
 
 if TYPE_CHECKING:
     from .engine import Engine
     from .workspace import Workspace
 
+T = TypeVar("T")
+
+# What a scan gives beside the paths: 0 nothing, 1 values as bytes, 2 values as bytes or memoryviews.
+_BUFFERS: Final = 2
 _get = lib.hs_get
 _ENCODED = lib.HS_ENCODED
 _READ_BYTES_MAX, _READ_VALUES_MAX = config.READ_VALUE_BYTES_MAX, config.READ_VALUES_MAX
@@ -179,11 +187,40 @@ class Snapshot(hot.SnapshotBase, Mapping[str, bytes]):
 
     def buffer(self, path: str) -> memoryview:
         """A path's value as a read-only memoryview: of the mapped file, without a copy, where the value is large
-        enough to be one. It stays valid after close."""
+        enough to be one. It stays valid after close. Raises KeyError."""
+        return self._buffer(path)
+
+    def _buffer(self, path: str) -> memoryview:
+        value = self._read.get(path)
+        if value is not None:
+            return memoryview(value)
         stat = self.stat(path)
         if stat.size < config.BLOB_BYTES_MIN:
             return memoryview(self[path])
         return self._attachment.load_buffer(bytes.fromhex(stat.id), stat.size)
+
+    def nested(self, path: str) -> Snapshot:
+        """The state that is an entry of this one (``Workspace.put`` of a Snapshot). Raises KeyError where there is no
+        entry, ValueError where it is of another kind, NotFoundError where the store has no such state."""
+        stat = self.stat(path)
+        if stat.kind != "snapshot":
+            raise ValueError(f"path {path!r} of snapshot {self.id} is a {stat.kind}, no nested snapshot")
+        root = self[path]
+        if len(root) != len(self._root):
+            raise CorruptError(f"path {path!r} of snapshot {self.id}: an id of {len(root)} bytes")
+        nested = make_snapshot(self._attachment, root)
+        nested._totals()
+        return nested
+
+    @overload
+    def view(self, prefix: str = "") -> View[bytes]: ...
+    @overload
+    def view(self, prefix: str = "", *, codec: Codec[T]) -> View[T]: ...
+    def view(self, prefix: str = "", *, codec: Codec[Any] | None = None) -> View[Any]:
+        """The entries whose paths begin with ``prefix``, as a mapping whose keys are what follows it, and whose values
+        are decoded by ``codec`` (``codecs.json``, ...) from ``buffer``; without one they are bytes. O(1). Raises
+        TypeError or ValueError for a prefix or codec that is none."""
+        return View(self, prefix, codec)
 
     # --- ranges ---
 
@@ -247,18 +284,25 @@ class Snapshot(hot.SnapshotBase, Mapping[str, bytes]):
     def _scan_items(self, bounds: Bounds, reverse: bool) -> Iterator[tuple[str, bytes]]:
         return self._scan(*bounds, reverse, True)
 
+    def _scan_buffers(self, bounds: Bounds, reverse: bool) -> Iterator[tuple[str, memoryview]]:
+        """(path, value as ``buffer`` gives it)."""
+        found = self._scan(*bounds, reverse, _BUFFERS)
+        return ((path, value if type(value) is memoryview else memoryview(value)) for path, value in found)
+
     def _scan_slowly(
-        self, start: bytes, stop: bytes | None, reverse: bool, items: bool
-    ) -> tuple[list[str], list[bytes] | None, bool]:
-        """The next batch of a range, wherever it is: paths, their values if these are wanted too, and whether there
-        may be more. After a node was brought from L2, perhaps an empty one."""
+        self, start: bytes, stop: bytes | None, reverse: bool, items: int
+    ) -> tuple[list[str], list[Buffer] | None, bool]:
+        """The next batch of a range, wherever it is: paths, their values if these are wanted too (as memory, where
+        ``items`` is _BUFFERS), and whether there may be more. After a node was brought from L2, perhaps an empty
+        one."""
         flags = (lib.HS_SCAN_REVERSE if reverse else 0) | (0 if items else lib.HS_SCAN_KEYS)
         batch = self._attachment.take_batch()
         try:
             more = self._fill(batch, lib.hs_scan, (self._root,), start, stop, flags)
             if not batch.count:
                 return [], [], more
-            return _batch_keys(batch), list(self._batch_values(batch)) if items else None, more
+            load = self._attachment.load_buffer if items == _BUFFERS else self._attachment.load_value
+            return _batch_keys(batch), list(_batch_values(batch, load)) if items else None, more
         finally:
             self._attachment.give_batch(batch)
 
@@ -284,19 +328,6 @@ class Snapshot(hot.SnapshotBase, Mapping[str, bytes]):
             return bool(status != lib.HS_OK)
         finally:
             attachment.pool.append(call)
-
-    def _batch_values(self, batch: Any) -> Iterator[bytes]:
-        count = batch.count
-        ends = ffi.unpack(batch.value_ends, count)
-        forms = ffi.buffer(batch.forms, count)[:]
-        data = ffi.buffer(batch.values, ends[-1])[:]
-        begin = 0
-        for form, end in zip(forms, ends, strict=True):
-            value = data[begin:end]
-            begin = end
-            if form == lib.HS_BATCH_BY_ID:
-                value = self._attachment.load_value(value[:32], int.from_bytes(value[32:], "little"))
-            yield value
 
     # --- forking and comparing ---
 
@@ -356,6 +387,22 @@ def _batch_keys(batch: Any) -> list[str]:
     except UnicodeDecodeError as error:
         raise CorruptError(f"a key of this state is no path: {error}") from None
     return keys
+
+
+def _batch_values(batch: Any, load: Callable[[bytes, int], Buffer]) -> Iterator[Buffer]:
+    """The values of a batch: bytes that stand in it, and what ``load`` gives for an id and a size."""
+    count = batch.count
+    ends = ffi.unpack(batch.value_ends, count)
+    forms = ffi.buffer(batch.forms, count)[:]
+    data = ffi.buffer(batch.values, ends[-1])[:]
+    begin = 0
+    for form, end in zip(forms, ends, strict=True):
+        value = data[begin:end]
+        begin = end
+        if form == lib.HS_BATCH_BY_ID:
+            yield load(value[:32], int.from_bytes(value[32:], "little"))
+        else:
+            yield value
 
 
 def _last_key(batch: Any) -> bytes:

@@ -14,22 +14,26 @@ import json
 from collections.abc import Iterator, Mapping, MutableMapping
 from functools import partial
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 from typing_extensions import Buffer
 
 from . import blobs, codec, config, hashing
 from ._capi import error, ffi, hot, lib
 from .attachment import Attachment, Call, Deadline, suspended
+from .codecs import Codec
 from .commit import Commit
 from .errors import BusyError, ConflictError, HeliosError, NotFoundError, ReadOnlyError
 from .mapping import EVERYTHING, Bounds, Items, Keys, Values, bounds_of, encode_path, within
 from .record import RECORD_BASE, RECORD_ROOT
 from .snapshot import Snapshot, bind_workspace, make_snapshot
 from .types import JSON, KINDS, Conflict, Kind, Stat
+from .view import MutableView
 
 if TYPE_CHECKING:
     from .branch import Branch
+
+T = TypeVar("T")
 
 _LOOK_AFTER = lib.HS_LOOK_AFTER
 _looks_random = lib.hs_looks_random
@@ -157,6 +161,10 @@ class Workspace(hot.WorkspaceBase, MutableMapping[str, bytes]):
             raise KeyError(path)
         return edit.value if isinstance(edit, _Put) else edit
 
+    def _buffer(self, path: str) -> memoryview:
+        """The value as memory, of the base's mapped file where it is one. Raises KeyError."""
+        return memoryview(self[path]) if path in self._edits else self.base._buffer(path)
+
     def __contains__(self, path: object) -> bool:
         if path in self._edits:
             return self._edits[path] is not None
@@ -182,6 +190,15 @@ class Workspace(hot.WorkspaceBase, MutableMapping[str, bytes]):
     def values(self, prefix: str = "", *, start: str | None = None, stop: str | None = None) -> Values[bytes]:
         """Values in the order of their paths, edits included."""
         return Values(self, bounds_of(prefix, start, stop))
+
+    @overload
+    def view(self, prefix: str = "") -> MutableView[bytes]: ...
+    @overload
+    def view(self, prefix: str = "", *, codec: Codec[T]) -> MutableView[T]: ...
+    def view(self, prefix: str = "", *, codec: Codec[Any] | None = None) -> MutableView[Any]:
+        """The entries whose paths begin with ``prefix``, edits included, as a mapping that can be changed: see
+        ``Snapshot.view``. What is written through it is encoded by ``codec`` into an edit."""
+        return MutableView(self, prefix, codec)
 
     def _edited(self, bounds: Bounds) -> dict[str, bytes | None]:
         """The edits of a range, as they are now."""
@@ -215,6 +232,9 @@ class Workspace(hot.WorkspaceBase, MutableMapping[str, bytes]):
         )
         theirs = (item for item in self.base._scan_items(bounds, reverse) if item[0] not in edits)
         return heapq.merge(mine, theirs, key=_path_of, reverse=reverse)
+
+    def _scan_buffers(self, bounds: Bounds, reverse: bool) -> Iterator[tuple[str, memoryview]]:
+        return ((path, memoryview(value)) for path, value in self._scan_items(bounds, reverse))
 
     # --- committing ---
 

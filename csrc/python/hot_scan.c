@@ -1,13 +1,14 @@
 /* hot_scan.c - Scan: iterate over a range of a snapshot, in batches. See hot.h.
  *
  *   snapshot._scan(start, stop, reverse, items)  ->  Scan  --next-->  path, path, ...   or   (path, value), ...
+ *   items: 0 paths alone, 1 values as bytes, 2 values as bytes, or as memoryviews where that saves a copy
  *
  *   fill       one walk over the next leaves under the mutex: paths become str at once, values stay where they are;
  *              then the values, one after the other, while the entries of the next few come near
  *   else       _scan_slowly(start, stop, reverse, items) -> (paths, values or None, more): a batch through cffi, which brings
  *              from L2 what is missing
  *
- * A value that is large or encoded is loaded when it is asked for, by attachment.load_value; the values of a batch that only L2
+ * A value that is large or encoded is loaded when it is asked for, by attachment.load_value (load_buffer); the values of a batch that only L2
  * has, together when the first of them is, by attachment.load_values.
  *
  * Invariants. found[at..count) is what was read and not given out yet; start and stop bound what was not read yet; batches grow
@@ -36,12 +37,15 @@ typedef struct hot_scan {
     uint32_t room, count, at;
     hs_call *call; /* while a batch is filled, and the bytes of the values in it */
     uint64_t value_bytes;
-    bool reverse, items;
+    bool reverse;
+    int items;
     bool more; /* the range may have more than what was found */
     bool busy; /* a fill is under way, which may run Python code */
 } hot_scan;
 
-static PyObject *name_scan_slowly, *name_load_value, *name_load_values;
+#define BUFFERS 2
+
+static PyObject *name_scan_slowly, *name_load_value, *name_load_buffer, *name_load_values;
 
 static void drop_found(hot_scan *self) {
     for (; self->at < self->count; self->at++) {
@@ -173,11 +177,14 @@ static bool take_batch(hot_scan *self, PyObject *batch) {
 
 static bool fill_slowly(hot_scan *self) {
     PyErr_Clear();
-    PyObject *batch = PyObject_CallMethodObjArgs(
-        (PyObject *)self->snapshot, name_scan_slowly, self->start, self->stop == NULL ? Py_None : self->stop,
-        self->reverse ? Py_True : Py_False, self->items ? Py_True : Py_False, NULL);
+    PyObject *items = PyLong_FromLong(self->items), *batch = NULL;
+    if (items != NULL)
+        batch = PyObject_CallMethodObjArgs((PyObject *)self->snapshot, name_scan_slowly, self->start,
+                                           self->stop == NULL ? Py_None : self->stop,
+                                           self->reverse ? Py_True : Py_False, items, NULL);
     bool taken = batch != NULL && take_batch(self, batch);
     Py_XDECREF(batch);
+    Py_XDECREF(items);
     return taken;
 }
 
@@ -200,8 +207,9 @@ static bool next_batch(hot_scan *self) {
 static PyObject *value_load(const hot_scan *self, const found_entry *entry) {
     PyObject *size = PyLong_FromUnsignedLongLong(entry->from.size), *value = NULL;
     PyObject *attachment = Py_XNewRef(self->snapshot->attachment);
+    PyObject *load = self->items == BUFFERS ? name_load_buffer : name_load_value;
     if (size != NULL && attachment != NULL)
-        value = PyObject_CallMethodObjArgs(attachment, name_load_value, entry->value, size, NULL);
+        value = PyObject_CallMethodObjArgs(attachment, load, entry->value, size, NULL);
     Py_XDECREF(attachment);
     Py_XDECREF(size);
     return value;
@@ -285,11 +293,12 @@ static PyObject *next(hot_scan *self) {
 PyObject *hot_scan_make(PyObject *snapshot, PyObject *const *args, Py_ssize_t count) {
     if (count != 4 || !PyBytes_CheckExact(args[0]) || !(args[1] == Py_None || PyBytes_CheckExact(args[1]))) {
         PyErr_SetString(PyExc_TypeError,
-                        "_scan(start: bytes, stop: bytes | None, reverse: bool, items: bool)");
+                        "_scan(start: bytes, stop: bytes | None, reverse: bool, items: 0..2)");
         return NULL;
     }
-    int reverse = PyObject_IsTrue(args[2]), items = PyObject_IsTrue(args[3]);
-    if (reverse < 0 || items < 0) return NULL;
+    int reverse = PyObject_IsTrue(args[2]);
+    long items = PyLong_AsLong(args[3]);
+    if (reverse < 0 || (items == -1 && PyErr_Occurred())) return NULL;
     hot_scan *self = PyObject_GC_New(hot_scan, &hot_scan_type);
     if (self == NULL) return NULL;
     self->snapshot = (hot_snapshot *)Py_NewRef(snapshot);
@@ -300,7 +309,7 @@ PyObject *hot_scan_make(PyObject *snapshot, PyObject *const *args, Py_ssize_t co
     self->call = NULL;
     self->value_bytes = 0;
     self->reverse = reverse;
-    self->items = items;
+    self->items = (int)items;
     self->more = true;
     self->busy = false;
     PyObject_GC_Track(self);
@@ -342,6 +351,7 @@ PyTypeObject hot_scan_type = {
 int hot_scan_init(void) {
     name_scan_slowly = PyUnicode_InternFromString("_scan_slowly");
     name_load_value = PyUnicode_InternFromString("load_value");
+    name_load_buffer = PyUnicode_InternFromString("load_buffer");
     name_load_values = PyUnicode_InternFromString("load_values");
-    return name_scan_slowly && name_load_value && name_load_values ? 0 : -1;
+    return name_scan_slowly && name_load_value && name_load_buffer && name_load_values ? 0 : -1;
 }

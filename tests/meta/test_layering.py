@@ -28,6 +28,8 @@ PYTHON_FLOORS = [
     "attachment",
     "l1",
     "mapping",
+    "codecs",
+    "view",
     "snapshot",
     "commit",
     "workspace",
