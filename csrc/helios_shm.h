@@ -82,7 +82,7 @@ int hs_engine_is_named(hs_engine *engine);
 int hs_engine_unlink(hs_engine *engine);
 
 typedef struct hs_engine_stats {
-    uint64_t hits, misses, puts, commits; /* of all living participants together */
+    uint64_t hits, misses, puts, commits; /* of all participants that are and were */
     uint64_t blocks_hashed;               /* BLAKE3 compressions by this process's tree and values */
     uint64_t cache_nodes, cache_bytes;
     uint64_t rounds_started, rounds_done;
@@ -96,6 +96,42 @@ typedef struct hs_engine_stats {
 int hs_engine_stats_get(hs_engine *engine, hs_engine_stats *out);
 /* Which participants hold a chunk now: pids, at most capacity; returns how many. */
 int hs_engine_busy_pids(hs_engine *engine, uint64_t *pids, uint32_t capacity);
+
+/* ---- What is counted and measured, by all processes together (hs_metrics.c) --------------------------------------------- */
+enum hs_counter {
+    HS_COUNT_COMMITS = 0,    /* commits that happened, detached ones as well */
+    HS_COUNT_CONFLICTS = 1,  /* commits refused since a key was changed on both sides */
+    HS_COUNT_LOST_RACES = 2, /* times that a commit found the head moved, and began anew on the new one */
+    HS_COUNT_HITS = 3,       /* look-ups in L1 that L1 answered */
+    HS_COUNT_MISSES = 4,     /* those that it did not */
+    HS_COUNT_PUTS = 5,       /* entries put into L1 */
+    HS_COUNT_APPENDED = 6,   /* bytes of the ring that were published */
+    HS_COUNT_L2_READS = 7    /* nodes and values looked for in L2 */
+};
+enum hs_measure {
+    HS_MEASURE_COMMIT = 0,      /* ns: commits, from the call to the record, as it says */
+    HS_MEASURE_ROOM = 1,        /* ns: waits for room in the ring */
+    HS_MEASURE_DURABLE = 2,     /* ns: waits until a commit, or all, is durable */
+    HS_MEASURE_ROUND = 3,       /* ns: rounds of the coordinator, from its look to its end */
+    HS_MEASURE_ROUND_BYTES = 4, /* bytes that a round collected, headers included */
+    HS_MEASURE_L2_READ = 5,     /* ns: reads from L2, one or many at a time */
+    HS_MEASURE_COLLECTION = 6   /* ns: collections */
+};
+/* A histogram's buckets: eight of 128 each, then eight for each power of two up to 2^40, the last without end. */
+enum { HS_COUNTERS = 32, HS_HISTOGRAMS = 7, HS_HISTOGRAM_BUCKETS = 248 };
+uint64_t hs_histogram_low(uint32_t bucket); /* the least value that falls into it */
+typedef struct hs_measured {
+    uint64_t sum, max;
+    uint64_t buckets[248]; /* HS_HISTOGRAM_BUCKETS */
+} hs_measured;
+typedef struct hs_metrics_totals {
+    uint64_t counters[32];   /* HS_COUNTERS; by enum hs_counter */
+    hs_measured measured[7]; /* HS_HISTOGRAMS; by enum hs_measure */
+} hs_metrics_totals;
+void hs_engine_count(hs_engine *engine, uint32_t counter, uint64_t more);
+void hs_engine_measure(hs_engine *engine, uint32_t measure, uint64_t value);
+/* Of all participants that are and were, and of the coordinators. */
+void hs_engine_metrics_get(hs_engine *engine, hs_metrics_totals *out);
 
 /* ---- Rounds of the drain, seen by those who wait for them ------------------------------------------------------------ */
 uint64_t hs_round_target(

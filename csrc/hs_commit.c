@@ -13,6 +13,7 @@
 #include "hs_blake3.h"
 #include "hs_clock.h"
 #include "hs_engine.h"
+#include "hs_metrics.h"
 #include "hs_record.h"
 
 #define HS_SLOT_UNKNOWN       UINT32_MAX
@@ -46,7 +47,7 @@ struct hs_commit_state {
     bool applied; /* result holds for applied_on */
     uint8_t applied_on[HS_HASH_SIZE];
     hs_apply_result result;
-    uint64_t start_ns, reaped;
+    uint64_t start_ns, latency_ns, reaped;
     uint32_t retries, lost_in_a_row;
 };
 
@@ -327,12 +328,13 @@ static int move_root(hs_engine *engine, hs_commit_state *state) {
 
 /* --- the record --- */
 
-static size_t write_record(hs_call *call, const hs_commit_state *state, uint8_t *out) {
+static size_t write_record(hs_call *call, hs_commit_state *state, uint8_t *out) {
     const hs_apply_result *result = &state->result;
     const hs_head *head = &state->head;
     uint64_t values = state->new_value_bytes - state->spared.value_bytes;
+    state->latency_ns = hs_clock_ns(CLOCK_MONOTONIC) - state->start_ns;
     hs_record record = {.time_ns = call->has_time ? call->time_ns : (int64_t)hs_clock_ns(CLOCK_REALTIME),
-                        .latency_ns = hs_clock_ns(CLOCK_MONOTONIC) - state->start_ns,
+                        .latency_ns = state->latency_ns,
                         .new_bytes = result->new_node_bytes - state->spared.node_bytes + values,
                         .reused_bytes = result->value_bytes > values ? result->value_bytes - values : 0,
                         .new_nodes = result->new_nodes - state->spared.nodes,
@@ -451,6 +453,7 @@ static int64_t run_on_branch(hs_call *call, hs_commit_state *state) {
         int64_t result = publish_on_branch(call, state);
         if (result != HS_MOVED) return result;
         state->retries++;
+        hs_metrics_count(call->engine->self.metrics, HS_COUNT_LOST_RACES, 1);
         if (++state->lost_in_a_row == HS_LOST_RACES_MAX) {
             state->lost_in_a_row = 0;
             return HS_CONTENDED;
@@ -520,12 +523,13 @@ static int64_t run_locked(hs_call *call, hs_commit_state *state) {
     hs_ring_end(&engine->ring);
     if (result > 0) {
         fetch_ahead(engine, state, (size_t)result);
-        if (engine->self.slot)
-            hs_store_relaxed(&engine->self.slot->commits, hs_load_relaxed(&engine->self.slot->commits) + 1);
+        hs_metrics_count(engine->self.metrics, HS_COUNT_COMMITS, 1);
+        hs_metrics_measure(engine->self.metrics, HS_MEASURE_COMMIT, state->latency_ns);
         call->retries = state->retries;
         hs_ring_bell(&engine->segment); /* E7 */
         result |= look_after(engine, state->start_ns);
     }
+    if (result == HS_CONFLICT) hs_metrics_count(engine->self.metrics, HS_COUNT_CONFLICTS, 1);
     return result == HS_MISSING ? hs_call_status(call, HS_MISSING) : result;
 }
 

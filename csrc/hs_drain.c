@@ -7,6 +7,7 @@
 #include "hs_blake3.h"
 #include "hs_checksum.h"
 #include "hs_futex.h"
+#include "hs_metrics.h"
 #include "hs_step.h"
 
 #define PROBE_INTERVAL_NS                                                                                    \
@@ -58,6 +59,7 @@ struct hs_drain {
     uint32_t *before; /* those of the round before */
     uint32_t before_count, rejoin_vain, rejoin_skip;
     uint64_t collected_ns, round_ns;  /* when this round began; how long the last one took */
+    uint64_t round_bytes;             /* that this round collected */
     uint32_t pack_chunk, pack_offset; /* where the next pack goes on */
     hs_entry *rows;                   /* headers of the entries of the pack at hand */
     size_t rows_capacity;
@@ -264,6 +266,7 @@ int hs_drain_collect(hs_drain *drain, hs_drain_round *out) {
     round.entries = (round.bytes + each - 1) / each;
     round.damaged = drain->damaged;
     drain->round = round.round;
+    drain->round_bytes = round.bytes;
     drain->pack_chunk = drain->pack_offset = 0;
     drain->chain_head = 0;
     drain->collected = true;
@@ -524,7 +527,7 @@ static void chunk_free(hs_drain *drain, uint32_t chunk) {
 
 static void dead_free(hs_drain *drain, uint32_t n) {
     if (!drain->dead[n]) return;
-    hs_participant_slot_free(drain->segment->header, &drain->segment->participants[n]);
+    hs_participant_slot_free(&drain->segment->participants[n]);
     drain->dead[n] = false;
 }
 
@@ -542,6 +545,8 @@ int hs_drain_finish(hs_drain *drain) {
     drain->collected = false;
     uint64_t now = hs_clock_ns(CLOCK_MONOTONIC);
     drain->round_ns = now - drain->collected_ns;
+    hs_metrics_measure(hs_metrics_coordinator(segment), HS_MEASURE_ROUND, drain->round_ns);
+    hs_metrics_measure(hs_metrics_coordinator(segment), HS_MEASURE_ROUND_BYTES, drain->round_bytes);
     hs_store_relaxed(&segment->header->round_done_ns, now); /* for statistics */
     /* E21 and E13 (release ends): the round is done, then the bell. E8: the bell, before I look whether somebody waits. */
     hs_store_release(&segment->header->rounds_done, drain->round);

@@ -9,6 +9,7 @@
 #include "hs_clock.h"
 #include "hs_drain.h"
 #include "hs_err.h"
+#include "hs_metrics.h"
 #include "hs_record.h"
 
 /* All engines of this process, for the fork handlers. */
@@ -118,8 +119,13 @@ static int take_slot(hs_engine *engine) {
     engine->self = (hs_participant){.fd = -1};
     if (engine->mode == HS_OPEN_PARTICIPANT)
         return hs_participant_join(&engine->segment, engine->participants_path, &engine->self);
-    if (engine->mode == HS_OPEN_PRIVATE) engine->self.slot = &engine->segment.participants[0];
-    return HS_OK;
+    if (engine->mode == HS_OPEN_COORDINATOR) {
+        engine->self.metrics = hs_metrics_coordinator(&engine->segment);
+        return HS_OK;
+    }
+    engine->self.slot = &engine->segment.participants[0];
+    engine->self.metrics = &engine->segment.metrics[0];
+    return hs_segment_allocate_metrics(&engine->segment, 0);
 }
 
 static void engine_free(hs_engine *engine) {
@@ -204,13 +210,11 @@ int hs_engine_drain(hs_engine *engine, hs_drain **out) {
 
 /* --- the ring, with counters --- */
 
-static void count(hs_word *word) { hs_store_relaxed(word, hs_load_relaxed(word) + 1); }
-
 int hs_engine_ring_get(hs_engine *engine, const uint8_t id[32], void *buffer, size_t capacity,
                        hs_ring_hit *hit) {
     int status = hs_ring_get(&engine->ring, id, buffer, capacity, hit);
     if (HS_UNLIKELY(engine->self.slot == NULL)) return status;
-    count(status == HS_OK ? &engine->self.slot->hits : &engine->self.slot->misses);
+    hs_metrics_count(engine->self.metrics, status == HS_OK ? HS_COUNT_HITS : HS_COUNT_MISSES, 1);
     if (status == HS_OK) hs_heat_touch(&engine->segment, hit->place);
     return status;
 }
@@ -243,18 +247,13 @@ int hs_engine_stats_get(hs_engine *engine, hs_engine_stats *out) {
     hs_engine_unlock(engine);
     out->cache_nodes = cache.nodes;
     out->cache_bytes = cache.bytes;
-    out->hits = hs_load_relaxed(&header->past_hits);
-    out->misses = hs_load_relaxed(&header->past_misses);
-    out->puts = hs_load_relaxed(&header->past_puts);
-    out->commits = hs_load_relaxed(&header->past_commits);
+    out->hits = hs_metrics_counter(&engine->segment, HS_COUNT_HITS);
+    out->misses = hs_metrics_counter(&engine->segment, HS_COUNT_MISSES);
+    out->puts = hs_metrics_counter(&engine->segment, HS_COUNT_PUTS);
+    out->commits = hs_metrics_counter(&engine->segment, HS_COUNT_COMMITS);
     for (uint32_t i = 0; i < HS_PARTICIPANTS; i++) {
         const hs_participant_slot *slot = &engine->segment.participants[i];
-        if (hs_load32_acquire(&slot->state) == 0 && slot != engine->self.slot) continue;
-        out->participants++;
-        out->hits += hs_load_relaxed(&slot->hits);
-        out->misses += hs_load_relaxed(&slot->misses);
-        out->puts += hs_load_relaxed(&slot->puts);
-        out->commits += hs_load_relaxed(&slot->commits);
+        out->participants += hs_load32_acquire(&slot->state) != 0 || slot == engine->self.slot;
     }
     count_chunks(&engine->segment, out);
     uint64_t done_ns = hs_load_relaxed(&header->round_done_ns), now = hs_clock_ns(CLOCK_MONOTONIC);
@@ -265,6 +264,24 @@ int hs_engine_stats_get(hs_engine *engine, hs_engine_stats *out) {
     out->ring_size = (uint64_t)engine->segment.chunk_count * HS_CHUNK_SIZE;
     out->segment_nonce = header->nonce;
     return HS_OK;
+}
+
+void hs_engine_count(hs_engine *engine, uint32_t counter, uint64_t more) {
+    if (counter >= HS_COUNTERS) return;
+    hs_engine_lock(engine);
+    hs_metrics_count(engine->self.metrics, counter, more);
+    hs_engine_unlock(engine);
+}
+
+void hs_engine_measure(hs_engine *engine, uint32_t measure, uint64_t value) {
+    if (measure >= HS_HISTOGRAMS) return;
+    hs_engine_lock(engine);
+    hs_metrics_measure(engine->self.metrics, measure, value);
+    hs_engine_unlock(engine);
+}
+
+void hs_engine_metrics_get(hs_engine *engine, hs_metrics_totals *out) {
+    hs_metrics_sum(&engine->segment, out);
 }
 
 int hs_engine_busy_pids(hs_engine *engine, uint64_t *pids, uint32_t capacity) {

@@ -1,6 +1,6 @@
 /* hs_layout.h - every struct in the shared segment; no code.
  *
- *   | header | participants | branch tags | branch slots | index | chunk slots | heat |  (page) | ring of chunks |
+ *   | header | participants | branch tags | branch slots | index | chunk slots | heat |  (page) | ring of chunks | metrics |
  *
  * Native-endian, fixed-width, offsets instead of pointers, no implicit padding. Two builds whose layout differs have
  * different fingerprints and refuse each other's segment. docs/CONCURRENCY.md says who writes which word, and when.
@@ -12,7 +12,7 @@
 #include "hs_atomic.h"
 
 #define HS_SEGMENT_MAGIC  UINT64_C(0x314d48536f696c48) /* "HlioSHM1" */
-#define HS_LAYOUT_VERSION 3u
+#define HS_LAYOUT_VERSION 4u
 
 #define HS_CHUNK_SIZE                                                                                        \
     (UINT32_C(1) << 20)     /* bytes; offsets inside a chunk count 16-byte units, so 16 bits hold them */
@@ -85,8 +85,8 @@ typedef struct hs_segment_header {
     uint32_t chunk_count, index_buckets; /* index_buckets is a power of two */
     uint32_t ephemeral,
         pid_namespace; /* inode of the maker's pid namespace: LMDB's reader table holds within one only */
-    hs_word past_commits, past_hits, past_misses,
-        past_puts; /* counters of participants that left or died (added under their slot's freeing) */
+    uint64_t metrics_offset; /* bytes */
+    uint8_t pad3[24];
     /* Words that writers and the coordinator share; a line for each group. */
     hs_word claim_hint; /* chunk where the last claim was made; a hint */
     hs_word kept;       /* units that the last claim kept of what stood there; a hint */
@@ -104,17 +104,19 @@ typedef struct hs_segment_header {
     hs_word32 bell, sleeping;          /* futex: work for the coordinator; it says that it sleeps */
     hs_word32 done_bell, done_waiters; /* futex: a round was done (chunks freed, commits durable) */
     hs_word32 urgent, closing;         /* somebody waits for a round; the segment is being given up */
-    uint8_t pad2[40];
+    hs_word32 moved, watched; /* futex: some head has moved; somebody says that he sleeps until one does */
+    uint8_t pad2[32];
 } hs_segment_header;
 
 typedef struct hs_participant_slot {
     hs_word32 state; /* 0 free, 1 taken: freed by its owner when it leaves, by the coordinator when it died */
     hs_word32 inserting; /* a branch tag is being inserted (see evicting) */
     hs_word pid, started_ns;
-    hs_word commits, hits, misses, puts; /* counters, written by the owner alone */
+    hs_word32 metrics_allocated; /* 1: the memory of this slot's metrics exists; never goes back */
+    hs_word32 reserved0;
     hs_word floor, lease,
         lease_generation; /* for collection: lowest pack that may hold what is not yet leased; leases */
-    hs_word reserved[6];
+    hs_word reserved[9];
 } hs_participant_slot;
 
 typedef struct hs_branch_slot {
@@ -144,6 +146,21 @@ typedef struct hs_chunk_heat {
     hs_word32 ghosts[HS_CHUNK_SIZE / HS_HEAT_GHOST / 4]; /* of the whole ring, wherever they stand */
 } hs_chunk_heat;
 
+/* What is counted: a set for each participant's slot, and one for the coordinator at the end. Whoever has the slot next goes
+ * on where the last one stopped, so that nothing has to be carried over, or can be lost, when one leaves or dies. A set's
+ * memory exists from the first time that its slot was taken; see hs_metrics.h. */
+typedef struct hs_histogram {
+    hs_word sum, max;
+    hs_word reserved[6];
+    hs_word buckets[HS_HISTOGRAM_BUCKETS];
+} hs_histogram;
+typedef struct hs_metrics {
+    hs_word counters[HS_COUNTERS];
+    hs_word reserved[256 - HS_COUNTERS];
+    hs_histogram histograms[HS_HISTOGRAMS];
+} hs_metrics;
+
+_Static_assert(sizeof(hs_histogram) == 2048 && sizeof(hs_metrics) == 4 * 4096, "pages");
 _Static_assert(sizeof(hs_segment_header) % 64 == 0, "lines");
 _Static_assert(offsetof(hs_segment_header, claim_hint) % 64 == 0, "lines");
 _Static_assert(offsetof(hs_segment_header, rounds_started) % 64 == 0, "lines");

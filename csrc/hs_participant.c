@@ -17,10 +17,6 @@ static struct flock byte_lock(uint32_t index) {
 static void slot_fill(hs_participant_slot *slot) {
     hs_store_relaxed(&slot->pid, (uint64_t)getpid());
     hs_store_relaxed(&slot->started_ns, hs_clock_ns(CLOCK_REALTIME));
-    hs_store_relaxed(&slot->commits, 0);
-    hs_store_relaxed(&slot->hits, 0);
-    hs_store_relaxed(&slot->misses, 0);
-    hs_store_relaxed(&slot->puts, 0);
     hs_store_relaxed(&slot->floor, 0);
     hs_store_relaxed(&slot->lease, 0);
     hs_store_relaxed(&slot->lease_generation, 0);
@@ -50,25 +46,26 @@ int hs_participant_join(hs_segment *segment, const char *path, hs_participant *o
         return n;
     }
     HS_STEP(join_locked);
+    int status = hs_segment_allocate_metrics(segment, (uint32_t)n);
+    if (status != HS_OK) {
+        close(fd);
+        return status;
+    }
     hs_participant_slot *slot = &segment->participants[n];
     slot_fill(slot);
     HS_STEP(join_after);
-    *out = (hs_participant){.fd = fd, .index = (uint32_t)n, .slot = slot, .header = segment->header};
+    *out = (hs_participant){
+        .fd = fd, .index = (uint32_t)n, .slot = slot, .metrics = &segment->metrics[(uint32_t)n]};
     return HS_OK;
 }
 
-/* In this order: who sees the slot free finds its counters in the past, and one that dies in between counts twice at most. */
-void hs_participant_slot_free(hs_segment_header *header, hs_participant_slot *slot) {
-    hs_add_relaxed(&header->past_commits, hs_load_relaxed(&slot->commits));
-    hs_add_relaxed(&header->past_hits, hs_load_relaxed(&slot->hits));
-    hs_add_relaxed(&header->past_misses, hs_load_relaxed(&slot->misses));
-    hs_add_relaxed(&header->past_puts, hs_load_relaxed(&slot->puts));
+void hs_participant_slot_free(hs_participant_slot *slot) {
     hs_store32_relaxed(&slot->inserting, 0);
     hs_store32_release(&slot->state, 0); /* E16 (release end) */
 }
 
 void hs_participant_leave(hs_participant *self) {
-    if (self->header != NULL) hs_participant_slot_free(self->header, self->slot);
+    if (self->slot != NULL) hs_participant_slot_free(self->slot);
     hs_participant_abandon(self);
 }
 

@@ -4,6 +4,7 @@
 #include "hs_blake3.h"
 #include "hs_checksum.h"
 #include "hs_futex.h"
+#include "hs_metrics.h"
 #include "hs_step.h"
 
 #define PREFETCHED_MAX 1024u /* bytes of a payload: what comes behind them, the processor sees coming */
@@ -238,9 +239,12 @@ static int reaped(hs_ring *ring) {
     return HS_REAPED;
 }
 
-/* More in a counter that its owner alone writes. */
-static void count(hs_word *counter, uint64_t more) {
-    hs_store_relaxed(counter, hs_load_relaxed(counter) + more);
+/* Publish what was appended to the chunk at hand. */
+static int publish(hs_ring *ring) {
+    uint64_t units = ring->writer.end - ring->writer.published;
+    int status = hs_chunk_publish(ring->segment, ring->self, &ring->writer);
+    if (status == HS_OK) hs_metrics_count(ring->self->metrics, HS_COUNT_APPENDED, units * HS_UNIT);
+    return status;
 }
 
 /* Enter what is pending; what finds no word stays, moved to the front. */
@@ -262,14 +266,13 @@ static int index_pending(hs_ring *ring) {
         }
     }
     ring->pending_count = kept;
-    if (ring->self->slot != NULL) count(&ring->self->slot->puts, total - kept);
+    hs_metrics_count(ring->self->metrics, HS_COUNT_PUTS, total - kept);
     return kept == 0 ? HS_OK : HS_WAIT;
 }
 
 int hs_ring_flush(hs_ring *ring) {
     hs_ring_settle(ring);
-    if (ring->writer.owned && hs_chunk_publish(ring->segment, ring->self, &ring->writer) != HS_OK)
-        return reaped(ring);
+    if (ring->writer.owned && publish(ring) != HS_OK) return reaped(ring);
     if (ring->pending_count == 0) return HS_OK;
     ring->done_seen = hs_ring_done_bell(ring->segment);
     return index_pending(ring);
@@ -285,7 +288,7 @@ void hs_ring_end(hs_ring *ring) {
 
 /* What is kept is in L2: where the index has no word for it now, it is forgotten. */
 static int kept_flush(hs_ring *ring) {
-    if (hs_chunk_publish(ring->segment, ring->self, &ring->writer) != HS_OK) return reaped(ring);
+    if (publish(ring) != HS_OK) return reaped(ring);
     (void)index_pending(ring);
     ring->pending_count = 0;
     return HS_OK;
@@ -355,8 +358,7 @@ static int room_make(hs_ring *ring, uint32_t units) {
     if (HS_LIKELY(fits && ring->pending_count < HS_RING_PENDING_MAX)) return HS_OK;
     ring->done_seen =
         hs_ring_done_bell(ring->segment); /* before the look: a round that ends after it is not missed */
-    if (ring->writer.owned && hs_chunk_publish(ring->segment, ring->self, &ring->writer) != HS_OK)
-        return reaped(ring);
+    if (ring->writer.owned && publish(ring) != HS_OK) return reaped(ring);
     if (!fits) hs_chunk_release(ring->segment, ring->self, &ring->writer, true); /* sealed before any wait */
     if (ring->pending_count > 0 && index_pending(ring) != HS_OK) return HS_WAIT;
     if (fits) return HS_OK;

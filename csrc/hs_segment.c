@@ -19,7 +19,7 @@
 #define RING_BYTES_PER_INDEX_WORD 256u
 
 typedef struct parts {
-    uint64_t participants, branch_tags, branches, index, chunks, heat, ring, size;
+    uint64_t participants, branch_tags, branches, index, chunks, heat, ring, metrics, size;
     uint32_t index_buckets;
 } parts;
 
@@ -35,7 +35,8 @@ static parts parts_compute(uint32_t chunk_count) {
     p.chunks = p.index + p.index_buckets * sizeof(hs_index_bucket);
     p.heat = p.chunks + chunk_count * sizeof(hs_chunk_slot);
     p.ring = hs_align_up(p.heat + chunk_count * sizeof(hs_chunk_heat), RING_ALIGNMENT);
-    p.size = p.ring + (uint64_t)chunk_count * HS_CHUNK_SIZE;
+    p.metrics = p.ring + (uint64_t)chunk_count * HS_CHUNK_SIZE;
+    p.size = p.metrics + (HS_PARTICIPANTS + 1) * sizeof(hs_metrics);
     return p;
 }
 
@@ -67,6 +68,7 @@ uint32_t hs_segment_fingerprint(void) {
         sizeof(hs_index_bucket),
         sizeof(hs_chunk_slot),
         sizeof(hs_chunk_heat),
+        sizeof(hs_metrics),
         sizeof(hs_entry),
         offsetof(hs_segment_header, nonce),
         offsetof(hs_segment_header, seed),
@@ -83,10 +85,11 @@ uint32_t hs_segment_fingerprint(void) {
         offsetof(hs_segment_header, done_bell),
         offsetof(hs_segment_header, urgent),
         offsetof(hs_segment_header, closing),
-        offsetof(hs_segment_header, past_commits),
+        offsetof(hs_segment_header, moved),
+        offsetof(hs_segment_header, metrics_offset),
         offsetof(hs_participant_slot, inserting),
         offsetof(hs_participant_slot, pid),
-        offsetof(hs_participant_slot, commits),
+        offsetof(hs_participant_slot, metrics_allocated),
         offsetof(hs_participant_slot, floor),
         offsetof(hs_branch_slot, waiters),
         offsetof(hs_branch_slot, evicted_tag),
@@ -94,6 +97,10 @@ uint32_t hs_segment_fingerprint(void) {
         offsetof(hs_chunk_slot, allocated),
         offsetof(hs_chunk_slot, touched),
         offsetof(hs_chunk_heat, ghosts),
+        offsetof(hs_metrics, histograms),
+        offsetof(hs_histogram, buckets),
+        HS_COUNT_L2_READS,
+        HS_MEASURE_COLLECTION,
         offsetof(hs_entry, raw_size),
         offsetof(hs_entry, stored_size),
         offsetof(hs_entry, kind),
@@ -139,6 +146,7 @@ static int map(int fd, const parts *p, uint32_t chunk_count, hs_segment *out) {
     out->chunks = (hs_chunk_slot *)(void *)(base + p->chunks);
     out->heat = (hs_chunk_heat *)(void *)(base + p->heat);
     out->ring = base + p->ring;
+    out->metrics = (hs_metrics *)(void *)(base + p->metrics);
     memcpy(out->seed, out->header->seed, sizeof out->seed);
     /* A first touch of a page costs more than a put: take the tables' faults now, sixteen at a time where the pages were
      * touched before (by whoever made the segment). */
@@ -192,6 +200,7 @@ static int header_fill(hs_segment *segment, const hs_segment_config *config, con
     header->index_offset = p->index;
     header->chunks_offset = p->chunks;
     header->ring_offset = p->ring;
+    header->metrics_offset = p->metrics;
     header->chunk_count = segment->chunk_count;
     header->index_buckets = p->index_buckets;
     header->ephemeral = config->ephemeral;
@@ -212,6 +221,8 @@ static int build(int fd, const hs_segment_config *config, hs_segment *out) {
     parts p = parts_compute((uint32_t)chunks);
     if (ftruncate(fd, (off_t)p.size) != 0) return hs_err_system(errno);
     int status = allocate(fd, 0, p.ring);
+    uint64_t coordinators = p.size - sizeof(hs_metrics);
+    if (status == HS_OK) status = allocate(fd, coordinators, sizeof(hs_metrics));
     hs_segment segment;
     if (status == HS_OK) status = map(fd, &p, (uint32_t)chunks, &segment);
     if (status != HS_OK) return status;
@@ -264,7 +275,8 @@ static int header_check(const hs_segment_header *header, uint64_t file_size,
     parts p = parts_compute(header->chunk_count);
     if (header->segment_size != p.size || file_size != p.size || header->index_buckets != p.index_buckets)
         return HS_FORMAT;
-    if (header->ring_offset != p.ring || header->index_offset != p.index || header->chunks_offset != p.chunks)
+    if (header->ring_offset != p.ring || header->index_offset != p.index ||
+        header->chunks_offset != p.chunks || header->metrics_offset != p.metrics)
         return HS_FORMAT;
     if (memcmp(header->store_uuid, expected->store_uuid, 16) != 0 ||
         memcmp(header->boot_id, expected->boot_id, 16) != 0)
@@ -351,15 +363,25 @@ void hs_segment_detach(hs_segment *segment) {
     segment->fd = -1;
 }
 
-int hs_segment_allocate_chunk(const hs_segment *segment, uint32_t chunk) {
-    hs_chunk_slot *slot = &segment->chunks[chunk];
-    if (hs_load32_acquire(&slot->allocated)) return HS_OK;
-    uint64_t offset = (uint64_t)(segment->ring - segment->base) + (uint64_t)chunk * HS_CHUNK_SIZE;
-    int status = allocate(segment->fd, offset, HS_CHUNK_SIZE);
+/* Have the memory of a part of the segment, and say so in *allocated. */
+static int part_allocate(const hs_segment *segment, const void *part, size_t size, hs_word32 *allocated) {
+    if (hs_load32_acquire(allocated)) return HS_OK;
+    uint64_t offset = (uint64_t)((const uint8_t *)part - segment->base);
+    int status = allocate(segment->fd, offset, size);
     if (status != HS_OK) return status;
     /* Allocated pages are zeroed only when first touched, one fault each, and no read fault maps 16 of them before that:
      * touch them here, all in one call. Kernels before 5.14 refuse, and pay as they go. */
-    (void)madvise(segment->base + offset, HS_CHUNK_SIZE, MADV_POPULATE_WRITE_);
-    hs_store32_release(&slot->allocated, 1);
+    (void)madvise(segment->base + offset, size, MADV_POPULATE_WRITE_);
+    hs_store32_release(allocated, 1);
     return HS_OK;
+}
+
+int hs_segment_allocate_chunk(const hs_segment *segment, uint32_t chunk) {
+    const uint8_t *bytes = segment->ring + (size_t)chunk * HS_CHUNK_SIZE;
+    return part_allocate(segment, bytes, HS_CHUNK_SIZE, &segment->chunks[chunk].allocated);
+}
+
+int hs_segment_allocate_metrics(const hs_segment *segment, uint32_t participant) {
+    return part_allocate(segment, &segment->metrics[participant], sizeof(hs_metrics),
+                         &segment->participants[participant].metrics_allocated);
 }

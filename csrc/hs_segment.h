@@ -28,6 +28,7 @@ typedef struct hs_segment {
     hs_index_bucket *index;
     hs_chunk_slot *chunks;
     hs_chunk_heat *heat; /* by chunk */
+    hs_metrics *metrics; /* by participant; the coordinator's at HS_PARTICIPANTS */
     uint8_t *ring;
 } hs_segment;
 
@@ -49,6 +50,8 @@ int hs_segment_unlink(const char *name);
 void hs_segment_detach(hs_segment *segment);
 /* Make sure that the memory of a chunk exists: HS_OK, HS_NO_SPACE or HS_SYSTEM. Idempotent; any process, any time. */
 int hs_segment_allocate_chunk(const hs_segment *segment, uint32_t chunk);
+/* Make sure that the memory of a participant's metrics exists: the same. */
+int hs_segment_allocate_metrics(const hs_segment *segment, uint32_t participant);
 /* What two builds must agree on to share a segment: every size and offset of hs_layout.h, in one number. */
 uint32_t hs_segment_fingerprint(void);
 #endif

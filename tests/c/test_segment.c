@@ -74,7 +74,7 @@ static void ring_size_is_bounded(void) {
     config.ring_size = HS_CHUNKS_MIN * HS_CHUNK_SIZE + 12345;
     REQUIRE(hs_segment_create_private(&config, &s) == HS_OK);
     CHECK_EQ_INT(s.chunk_count, HS_CHUNKS_MIN);
-    CHECK(s.ring + (size_t)s.chunk_count * HS_CHUNK_SIZE == s.base + s.size);
+    CHECK(s.ring + (size_t)s.chunk_count * HS_CHUNK_SIZE == (const uint8_t *)s.metrics);
     hs_segment_detach(&s);
 }
 
@@ -92,12 +92,14 @@ static void refused_after_write(size_t offset, const void *bytes, size_t size) {
 
 static void damaged_header_is_refused(void) {
     uint64_t wrong = UINT64_C(0x1234567890abcdef);
-    size_t fields[] = {offsetof(hs_segment_header, magic),       offsetof(hs_segment_header, layout_version),
-                       offsetof(hs_segment_header, fingerprint), offsetof(hs_segment_header, store_uuid),
-                       offsetof(hs_segment_header, boot_id),     offsetof(hs_segment_header, store_device),
-                       offsetof(hs_segment_header, store_inode), offsetof(hs_segment_header, segment_size),
-                       offsetof(hs_segment_header, chunk_count), offsetof(hs_segment_header, index_buckets),
-                       offsetof(hs_segment_header, ring_offset), offsetof(hs_segment_header, index_offset)};
+    size_t fields[] = {
+        offsetof(hs_segment_header, magic),         offsetof(hs_segment_header, layout_version),
+        offsetof(hs_segment_header, fingerprint),   offsetof(hs_segment_header, store_uuid),
+        offsetof(hs_segment_header, boot_id),       offsetof(hs_segment_header, store_device),
+        offsetof(hs_segment_header, store_inode),   offsetof(hs_segment_header, segment_size),
+        offsetof(hs_segment_header, chunk_count),   offsetof(hs_segment_header, index_buckets),
+        offsetof(hs_segment_header, ring_offset),   offsetof(hs_segment_header, index_offset),
+        offsetof(hs_segment_header, metrics_offset)};
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) refused_after_write(fields[i], &wrong, 4);
     uint32_t more = 5; /* a ring that the file has not */
     refused_after_write(offsetof(hs_segment_header, chunk_count), &more, sizeof more);

@@ -8,6 +8,7 @@ hs_ring rings[3];
 hs_drain *drain;
 hs_locator *locator;
 hs_drain_round round_seen;
+static hs_metrics metrics[HS_PARTICIPANTS + 1]; /* words of one process each: outside of what is explored */
 
 static void *part(size_t *used, size_t size) {
     void *at = shared + *used;
@@ -30,6 +31,7 @@ static void segment_make(void) {
     segment.branches = part(&used, HS_BRANCH_SLOTS * sizeof(hs_branch_slot));
     segment.index = part(&used, sizeof(hs_index_bucket));
     segment.chunks = part(&used, CHUNKS * sizeof(hs_chunk_slot));
+    segment.metrics = metrics;
     memset(shared, 0, used);
 }
 
@@ -49,9 +51,10 @@ void rig_begin(void) {
     segment_make();
     words_make();
     for (uint32_t n = 0; n < 3; n++) {
-        people[n] = (hs_participant){
-            .fd = 100, .index = n, .slot = &segment.participants[n], .header = segment.header};
+        people[n] =
+            (hs_participant){.fd = 100, .index = n, .slot = &segment.participants[n], .metrics = &metrics[n]};
         hs_store32_relaxed(&people[n].slot->state, 1);
+        hs_store32_relaxed(&people[n].slot->metrics_allocated, 1);
         hs_ring_init(&rings[n], &segment, &people[n]);
     }
     hs_drain_open(&segment, 100, &drain);
