@@ -69,6 +69,8 @@ _FLOCK = struct.Struct("hh4xqqi4x")  # struct flock: type, whence, start, length
 _PARTICIPANTS_MAX = 1024
 _GATE_PAUSE_MIN, _GATE_PAUSE_MAX = 0.0002, 0.01
 _CREATE_ATTEMPTS = 16
+# A coordinator whose last participant has gone leaves within a second, unless it has much to write.
+_LEAVE_SECONDS = 10.0
 # As much as there is of an error note.
 _ERROR_NOTE_MAX = 4096
 # A coordinator that failed is started again this much later, so that a broken store does not keep a machine busy.
@@ -670,3 +672,32 @@ def detach_directory(paths: StorePaths) -> Path:
     gone = paths.root.with_name(f"{paths.root.name}.gone-{secrets.token_hex(4)}")
     os.rename(paths.root, gone)
     return gone
+
+
+# ---- removing a store ------------------------------------------------------------------------------------
+
+
+def destroy_store(paths: StorePaths, *, force: bool) -> None:
+    """Remove a store with its segment: first its name, so that nobody opens what is half gone.
+
+    Raises BusyError while others use it, unless ``force``: then their commits fail from now on, as if the directory had
+    been removed under them. A coordinator that is about to leave is waited for. NotFoundError, StoreError.
+    """
+    info_read(paths)
+    check_directory(paths.root)
+    deadline = time.monotonic() + _LEAVE_SECONDS
+    while (gone := _detach_unused(paths, force=force)) is None:
+        if time.monotonic() >= deadline or _range_is_locked(paths.participants, _PARTICIPANTS_MAX):
+            raise BusyError(f"{paths.root}: other processes use the store; end them first")
+        time.sleep(_GATE_PAUSE_MAX)
+    with _as_store_error(gone):
+        shutil.rmtree(gone)
+
+
+def _detach_unused(paths: StorePaths, *, force: bool) -> Path | None:
+    """Take the segment and the directory away under the gate. None: somebody uses them."""
+    with gate(paths, time.monotonic() + _LEAVE_SECONDS), _as_store_error(paths.root):
+        if is_in_use(paths) and not force:
+            return None
+        segment_remove(identify(paths).segment_name)
+        return detach_directory(paths)

@@ -38,7 +38,15 @@ PYTHON_FLOORS = [
     "check",
     "engine",
     "__init__",
+    "__main__",
 ]
+
+# The command line stands above all and uses the public API; and of the modules below it these alone, for what the
+# public API does not have.
+BELOW_THE_COMMAND_LINE = {
+    "lifecycle": "destroy_store",
+    "store": "what is written in a store's description",
+}
 
 # What a user holds in hand makes and finds its neighbours: each such link up is an import inside a function,
 # and has its reason here.
@@ -129,6 +137,19 @@ def test_python_module_imports_only_lower_floors(path: Path) -> None:
     links_up = {sibling(name) for name in imports(tree)} - {None} - set(lower)
     assert at_import <= set(lower), f"{path.name} imports what stands higher"
     assert links_up == {above for below, above in LINKS_UP if below == path.stem}
+
+
+def test_command_line_uses_the_public_api() -> None:
+    package = ROOT / "helios_shm" / "cli"
+    own = {path.stem for path in package.glob("*.py")}
+    used = set()
+    for path in package.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level == 2:
+                used.add((node.module or "__init__").split(".")[0])
+            elif isinstance(node, ast.ImportFrom) and node.level == 1 and node.module:
+                assert node.module in own, f"{path.name} imports {node.module}"
+    assert used == {"__init__", *BELOW_THE_COMMAND_LINE}
 
 
 @pytest.mark.parametrize(("imported", "importer"), list(ONLY_IMPORTER.items()))

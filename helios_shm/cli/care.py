@@ -1,0 +1,197 @@
+"""init, status, stats, check, destroy: the store as a whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .. import Engine, NotFoundError, Stats
+from .. import open as open_store
+from ..lifecycle import destroy_store
+from ..store import StorePaths, info_read
+from . import exits
+from .options import Command, branch_option, json_option, pass_place
+from .output import (
+    columns,
+    commit_fields,
+    commit_line,
+    count,
+    line,
+    paint,
+    remark,
+    report,
+    seconds,
+    size,
+    visible,
+)
+from .progress import progress
+from .store import Place
+
+
+@click.command(cls=Command)
+@click.argument("path", required=False, type=click.Path(file_okay=False))
+@json_option
+@pass_place
+def init(place: Place, path: str | None, as_json: bool) -> None:
+    """Make a store.
+
+    At PATH, else where --store or $HELIOS_STORE says, else at .helios here. One that is there stays as it is.
+    """
+    where = Path(path).absolute() if path is not None else place.new_path()
+    made = not _is_store(where)
+    with open_store(where) as engine:
+        if as_json:
+            report({"path": engine.path, "created": made})
+        else:
+            line(f"{'made a store at' if made else 'there is a store at'} {engine.path}")
+
+
+def _is_store(path: Path) -> bool:
+    try:
+        info_read(StorePaths.of(path))
+    except NotFoundError:
+        return False
+    return True
+
+
+@click.command(cls=Command)
+@branch_option
+@json_option
+@pass_place
+def status(place: Place, branch: str, as_json: bool) -> None:
+    """Show where the store is, what it holds, who uses it."""
+    with place.read() as engine:
+        facts = _status(engine, branch)
+        if as_json:
+            report(facts)
+            return
+        rows = [[f"{name.replace('_', ' ')}:", text] for name, text in _status_lines(engine, branch, facts)]
+        columns([[paint(name, "heading"), text] for name, text in rows])
+
+
+def _status(engine: Engine, branch: str) -> dict[str, Any]:
+    stats = engine.stats()
+    info = info_read(StorePaths.of(engine.path))
+    moving = engine.branch(branch)
+    found = branch in engine.branches(branch)
+    return {
+        "path": engine.path,
+        "uuid": info.uuid.hex(),
+        "created": info.created,
+        "branches": len(engine.branches()),
+        "branch": branch,
+        "head": commit_fields(moving.last_commit) if found else None,
+        "keys": len(moving.head),
+        "bytes": moving.head.nbytes,
+        "disk_bytes": disk_bytes(engine.path),
+        "shared_memory_bytes": stats.l1_bytes,
+        # Without this command's own.
+        "participants": max(stats.participants - 1, 0),
+        "coordinator_pid": stats.coordinator_pid,
+        "unpersisted_bytes": stats.unpersisted_bytes,
+    }
+
+
+def _status_lines(engine: Engine, branch: str, facts: dict[str, Any]) -> list[tuple[str, str]]:
+    head = commit_line(engine.branch(branch).last_commit) if facts["head"] else "no commit yet"
+    others = count(facts["participants"], "other process", "other processes")
+    return [
+        ("store", visible(str(facts["path"]))),
+        ("created", facts["created"]),
+        ("branches", str(facts["branches"])),
+        ("head", head),
+        ("state", f"{count(facts['keys'], 'key')}, {size(facts['bytes'])}"),
+        ("on_disk", size(facts["disk_bytes"])),
+        ("shared_memory", f"{size(facts['shared_memory_bytes'])}, used by {others}"),
+    ]
+
+
+def disk_bytes(root: Path) -> int:
+    """What a store's directory takes on disk."""
+    total = 0
+    for directory, _, names in os.walk(root):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(directory, name)).st_blocks * 512
+            except FileNotFoundError:
+                continue
+    return total
+
+
+@click.command(cls=Command)
+@json_option
+@pass_place
+def stats(place: Place, as_json: bool) -> None:
+    """Show the counters of all processes together."""
+    with place.read() as engine:
+        found = engine.stats()
+        if as_json:
+            report(dataclasses.asdict(found))
+        else:
+            columns([(paint(name, "heading"), text) for name, text in _figures(found)])
+
+
+def _figures(found: Stats) -> list[tuple[str, str]]:
+    rows = []
+    for field in dataclasses.fields(found):
+        value = getattr(found, field.name)
+        if field.name.endswith("bytes"):
+            text = f"{value} ({size(value)})" if value >= 1024 else str(value)
+        elif field.name == "hit_rate":
+            text = f"{value:.1%}"
+        else:
+            text = seconds(value) if isinstance(value, float) else str(value)
+        rows.append((field.name, text))
+    return rows
+
+
+@click.command(cls=Command)
+@click.option("--repair", is_flag=True, help="Mend what can be mended without losing anything.")
+@json_option
+@click.pass_context
+def check(ctx: click.Context, repair: bool, as_json: bool) -> None:
+    """Look at all that the store holds against its hashes.
+
+    Names everything that is damaged, and exits with 1 if anything is. Others may go on committing meanwhile.
+    """
+    place = ctx.ensure_object(Place)
+    with place.write() if repair else place.read() as engine:
+        with progress("checking"):
+            found = engine.check(repair=repair)
+        if as_json:
+            report({"ok": found.ok, "damage": list(found.damage)})
+        else:
+            for sentence in found.damage:
+                line(visible(sentence))
+            line(paint("all is whole", "good") if found.ok else paint("the store is damaged", "error"))
+    if not found.ok:
+        ctx.exit(exits.DIFFERENT)
+
+
+@click.command(cls=Command)
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option(
+    "--force", is_flag=True, help="Even while other processes use it: their commits fail from then on."
+)
+@json_option
+@click.pass_context
+def destroy(ctx: click.Context, yes: bool, force: bool, as_json: bool) -> None:
+    """Remove the store.
+
+    Its directory with all history, and its shared memory. Asks before; refuses while other processes use it.
+    """
+    paths = StorePaths.of(ctx.ensure_object(Place).path())
+    info_read(paths)
+    if not yes and not click.confirm(f"Remove the store at {visible(str(paths.root))}, all of it?", err=True):
+        remark("nothing was removed")
+        ctx.exit(exits.INTERRUPTED)
+    with progress("removing"):
+        destroy_store(paths, force=force)
+    report({"destroyed": paths.root}) if as_json else line(f"removed {paths.root}")
+
+
+ALL = (init, status, stats, check, destroy)
