@@ -119,7 +119,7 @@ coverage-c:
 
 test-python: $(TEST_VENV) $(NATIVE_STAMP)
 	@rm -rf build/coverage && mkdir -p build/coverage
-	$(PY) -m pytest -q -x --durations=10 --cov --cov-report=term --cov-report=json:build/coverage/python.json
+	$(PY) -m pytest -q -x -n $(JOBS) --dist worksteal --durations=10 --cov --cov-report=term --cov-report=json:build/coverage/python.json
 	$(PY) tests/meta/coverage_floor.py python 90 build/coverage/python.json
 
 test: test-c coverage-c test-python

@@ -4,10 +4,8 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -171,12 +169,6 @@ LINES: dict[str, dict[str, tuple[str, ...]]] = {
 }  # fmt: skip
 
 
-class QuickRun(NamedTuple):
-    done: subprocess.CompletedProcess[str]
-    stores: Path
-    out: Path
-
-
 def bench(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "bench", *words]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110)
@@ -187,32 +179,12 @@ def beside(row: dict[str, Any]) -> list[str]:
     return [each["name"] for each in (*row["peers"], row["floor"]) if each]
 
 
-@pytest.fixture(scope="module")
-def quick_runs(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Mapping[str, Future[QuickRun]]]:
-    """A quick run of each benchmark that is asked for, two at a time: they mostly wait for processes to start."""
-    asked = [
-        item.callspec.params["name"]
-        for item in request.session.items
-        if isinstance(item, pytest.Function) and item.path == request.path and hasattr(item, "callspec")
-    ]
-
-    def run(name: str) -> QuickRun:
-        stores, out = (tmp_path_factory.mktemp(f"{name}-{kind}") for kind in ("stores", "out"))
-        done = bench("--quick", "--only", name, "--out", str(out), "--disk", str(stores))
-        return QuickRun(done, stores, out)
-
-    with ThreadPoolExecutor(2) as pool:
-        yield {name: pool.submit(run, name) for name in asked}
-        pool.shutdown(cancel_futures=True)
-
-
 @pytest.mark.parametrize("name", [benchmark.__name__ for benchmark in BENCHMARKS])
-def test_a_quick_run_prints_every_row_beside_its_peers(
-    name: str, quick_runs: Mapping[str, Future[QuickRun]]
-) -> None:
-    done, stores, out = quick_runs[name].result()
+def test_a_quick_run_prints_every_row_beside_its_peers(name: str, tmp_path: Path) -> None:
+    stores, out = tmp_path / "stores", tmp_path / "out"
+    for each in (stores, out):
+        each.mkdir()
+    done = bench("--quick", "--only", name, "--out", str(out), "--disk", str(stores))
     assert done.returncode == 0, done.stdout + done.stderr
     assert list(stores.iterdir()) == [], "the stores are removed afterwards"
     rows = json.loads((out / "results.json").read_text())["rows"]
