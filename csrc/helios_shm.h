@@ -335,6 +335,11 @@ int hs_branch_provide(hs_call *call, hs_branch_ref *branch, uint64_t word, const
 int hs_branch_words(hs_engine *engine, uint32_t *slot, uint64_t *words, uint32_t capacity);
 /* Sleep until the head is not `word`, at most wait_ms (<= 50). HS_OK, HS_TIMED_OUT. */
 int hs_branch_wait(hs_call *call, hs_branch_ref *branch, uint64_t word, unsigned wait_ms);
+/* To wait for any of many branches: begin, look at their words, sleep until some head of the store has moved since the begin, at most
+ * wait_ms (<= 50); begin again. HS_OK, HS_TIMED_OUT. Nothing of the engine is touched after the sleep. */
+uint32_t hs_watch_begin(hs_engine *engine);
+int hs_watch_sleep(hs_engine *engine, uint32_t seen, unsigned wait_ms);
+void hs_watch_wake(hs_engine *engine); /* end such sleeps */
 
 /* ---- Commits ---------------------------------------------------------------------------------------------------------------------- */
 enum hs_edit_form {

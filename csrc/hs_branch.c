@@ -80,9 +80,30 @@ uint64_t hs_branch_head_load(const hs_segment *segment, uint32_t slot) {
 }
 
 void hs_branch_head_wake(hs_segment *segment, uint32_t slot) {
-    hs_fence_seq_cst(); /* E10: the head moved, before I look whether somebody waits */
+    hs_fence_seq_cst(); /* E10, E24: the head moved, before I look whether somebody waits, or watches */
     if (hs_load32_relaxed(&segment->branches[slot].waiters) != 0)
         hs_futex_wake_all(hs_futex_half(&segment->branches[slot].head));
+    if (HS_UNLIKELY(hs_load32_relaxed(&segment->header->watched) != 0)) hs_branch_watch_wake(segment);
+}
+
+void hs_branch_watch_wake(hs_segment *segment) {
+    hs_segment_header *header = segment->header;
+    /* In this order: if the 0 overwrites the 1 of a later watch, the count it begins with is old, and it does not sleep. */
+    hs_store32_relaxed(&header->watched, 0);
+    hs_add32_seq_cst(&header->moved, 1); /* E25 (release end) */
+    hs_futex_wake_all(&header->moved);
+}
+
+uint32_t hs_branch_watch_begin(hs_segment *segment) {
+    hs_segment_header *header = segment->header;
+    uint32_t seen = hs_load32_acquire(&header->moved); /* before `watched`: E25 (acquire end) */
+    hs_store32_relaxed(&header->watched, 1);
+    hs_fence_seq_cst(); /* E24: I watch, before I look at the heads */
+    return seen;
+}
+
+int hs_branch_watch_sleep(hs_segment *segment, uint32_t seen, unsigned wait_ms) {
+    return hs_futex_wait(&segment->header->moved, seen, wait_ms) ? HS_OK : HS_TIMED_OUT;
 }
 
 bool hs_branch_head_compare_and_set(hs_segment *segment, uint32_t slot, uint64_t *expected,

@@ -33,6 +33,13 @@ uint64_t hs_branch_head_load(const hs_segment *segment, uint32_t slot); /* acqui
 bool hs_branch_head_compare_and_set(hs_segment *segment, uint32_t slot, uint64_t *expected, uint64_t desired);
 /* Sleep until the head is not `word`, at most wait_ms. HS_OK or HS_TIMED_OUT (also on a signal). */
 int hs_branch_head_wait(hs_segment *segment, uint32_t slot, uint64_t word, unsigned wait_ms);
-/* Wake who waits for this head (done by compare_and_set already). */
+/* Wake who waits for this head, or watches all of them (done by compare_and_set already). */
 void hs_branch_head_wake(hs_segment *segment, uint32_t slot);
+
+/* For who waits for any of many heads: begin, look at them, sleep until some head of the segment has moved since the begin, at most
+ * wait_ms; begin again. HS_TIMED_OUT: the time is over. */
+uint32_t hs_branch_watch_begin(hs_segment *segment);
+int hs_branch_watch_sleep(hs_segment *segment, uint32_t seen, unsigned wait_ms);
+/* Wake all who sleep so. */
+void hs_branch_watch_wake(hs_segment *segment);
 #endif

@@ -712,3 +712,11 @@ int hs_branch_wait(hs_call *call, hs_branch_ref *branch, uint64_t word, unsigned
     hs_engine_unlock(call->engine);
     return status == HS_OK ? hs_branch_head_wait(&call->engine->segment, slot, word, wait_ms) : status;
 }
+
+uint32_t hs_watch_begin(hs_engine *engine) { return hs_branch_watch_begin(&engine->segment); }
+
+int hs_watch_sleep(hs_engine *engine, uint32_t seen, unsigned wait_ms) {
+    return hs_branch_watch_sleep(&engine->segment, seen, wait_ms);
+}
+
+void hs_watch_wake(hs_engine *engine) { hs_branch_watch_wake(&engine->segment); }

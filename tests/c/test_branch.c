@@ -89,6 +89,56 @@ static void move_wakes_who_waits(void) {
     rig_break(&r);
 }
 
+typedef struct watcher {
+    hs_segment *segment;
+    uint32_t slots[2];
+    uint64_t before[2];
+} watcher;
+
+static void *watch_until_both_moved(void *argument) {
+    const watcher *w = argument;
+    for (;;) {
+        uint32_t seen = hs_branch_watch_begin(w->segment), moved = 0;
+        for (int i = 0; i < 2; i++) moved += hs_branch_head_load(w->segment, w->slots[i]) != w->before[i];
+        if (moved == 2) return NULL;
+        hs_branch_watch_sleep(w->segment, seen, 50);
+    }
+}
+
+static void move_of_any_head_wakes_who_watches_them_all(void) {
+    rig r;
+    worker w;
+    rig_make(&r, 4);
+    worker_join(&r, &w);
+    watcher here = {&r.segment, {slot_of(&w, "main"), slot_of(&w, "other")}, {0, 0}};
+    for (int i = 0; i < 2; i++) here.before[i] = hs_branch_head_load(&r.segment, here.slots[i]);
+    pthread_t threads[2];
+    for (int i = 0; i < 2; i++)
+        REQUIRE(pthread_create(&threads[i], NULL, watch_until_both_moved, &here) == 0);
+    for (int i = 0; i < 2; i++) {
+        while (hs_load32_acquire(&r.segment.header->watched) == 0) sched_yield();
+        uint64_t expected = here.before[i];
+        CHECK(hs_branch_head_compare_and_set(&r.segment, here.slots[i], &expected, (uint64_t)(90 + i)));
+    }
+    for (int i = 0; i < 2; i++) pthread_join(threads[i], NULL);
+    CHECK(hs_load32_relaxed(&r.segment.header->moved) >= 2);
+    worker_leave(&w);
+    rig_break(&r);
+}
+
+static void who_watches_sleeps_only_if_nothing_moved_since_it_began(void) {
+    rig r;
+    rig_make(&r, 4);
+    uint32_t seen = hs_branch_watch_begin(&r.segment);
+    CHECK_EQ_INT(hs_branch_watch_sleep(&r.segment, seen, 1), HS_TIMED_OUT);
+    hs_branch_watch_wake(&r.segment);
+    CHECK_EQ_INT(hs_branch_watch_sleep(&r.segment, seen, 50), HS_OK);
+    CHECK_EQ_INT(hs_load32_relaxed(&r.segment.header->watched), 0);
+    hs_branch_head_wake(&r.segment, 0); /* nobody watches: nothing is counted */
+    CHECK_EQ_INT(hs_load32_relaxed(&r.segment.header->moved), seen + 1);
+    rig_break(&r);
+}
+
 enum { MOVES = 2000 };
 static void *move_many(void *argument) {
     waiter *w = argument;
@@ -465,6 +515,8 @@ int main(void) {
     RUN(head_moves_from_what_was_expected_only);
     RUN(waiter_sees_a_head_that_moved_before_it_slept);
     RUN(move_wakes_who_waits);
+    RUN(move_of_any_head_wakes_who_watches_them_all);
+    RUN(who_watches_sleeps_only_if_nothing_moved_since_it_began);
     RUN(no_move_is_lost);
     RUN(concurrent_inserts_of_one_name_meet_in_one_slot);
     RUN(more_branches_than_slots_find_room_by_eviction);

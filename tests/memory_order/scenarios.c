@@ -447,6 +447,29 @@ static void move_head(void) {
 
 static void wait_for_head(void) { hs_branch_head_wait(&segment, 0, HEAD_OF_NOTHING, 50); }
 
+/* ---- who watches all heads: E24, E25 ---- */
+
+static void move_own_head(void) {
+    uint64_t expected = HEAD_OF_NOTHING;
+    uint32_t slot = (uint32_t)model_thread();
+    hs_branch_head_compare_and_set(&segment, slot, &expected, hs_place_make(1, 0, slot));
+}
+
+/* Until `wanted` of the first two heads have moved. */
+static void watch_heads(uint32_t wanted, uint32_t times) {
+    for (uint32_t i = 0; i < times; i++) {
+        uint32_t seen = hs_branch_watch_begin(&segment), moved = 0;
+        for (uint32_t slot = 0; slot < 2; slot++)
+            moved += hs_branch_head_load(&segment, slot) != HEAD_OF_NOTHING;
+        if (moved >= wanted) return;
+        hs_branch_watch_sleep(&segment, seen, 50);
+    }
+}
+
+static void watch_one(void) { watch_heads(1, 1); }
+
+static void watch_two(void) { watch_heads(2, 2); }
+
 /* ---- the locator: E11, E15 ---- */
 
 static void begin_with_locator(void) {
@@ -625,6 +648,10 @@ const scenario scenarios[] = {
     {"put back", "E19", 2, {insert_tag, take_over_coordination},
      begin_with_half_eviction, a_tag_stands_once, 0},
     {"moved and waited for", "E10", 2, {move_head, wait_for_head},
+     forget, nobody_sleeps, 0},
+    {"moved and watched", "E24", 2, {move_own_head, watch_one},
+     forget, nobody_sleeps, 0},
+    {"woken late", "E24 E25", 3, {move_own_head, move_own_head, watch_two},
      forget, nobody_sleeps, 0},
     {"entered and marked", "E11", 2, {enter_and_mark, mark_then_row},
      begin_with_locator, nothing, 0},
