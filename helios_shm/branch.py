@@ -23,6 +23,7 @@ from .commit import EPOCH, Commit
 from .errors import CapacityError, CorruptError, ExistsError, NotFoundError
 from .l2 import BranchRow
 from .mapping import encode_path
+from .names import branch_name
 from .record import RECORD_ROOT, RecordHead, is_deleted, is_of, record_head, sequence_of
 from .snapshot import Snapshot, make_snapshot
 from .types import JSON
@@ -413,21 +414,13 @@ class _Transaction(AbstractContextManager[Workspace]):
 
 
 def make_branch(attachment: Attachment, name: str) -> Branch:
-    """The handle of a name; not looked up."""
-    if not isinstance(name, str):
-        raise TypeError(f"a branch name is a str, not {type(name).__name__}")
-    try:
-        encoded = name.encode()
-    except UnicodeEncodeError:
-        raise ValueError("the branch name holds a lone surrogate: it is no Unicode text") from None
-    if not 0 < len(encoded) <= config.BRANCH_NAME_BYTES_MAX:
-        raise ValueError(
-            f"a branch name has 1..{config.BRANCH_NAME_BYTES_MAX} bytes of UTF-8, not {len(encoded)}"
-        )
-    if any(ord(character) < 32 or character in "\x7f@" for character in name):
-        raise ValueError(
-            f"branch name {name!r} holds a control character or '@', which separates a sequence number"
-        )
+    """The handle of a name that a user gives; not looked up."""
+    return branch_of(attachment, branch_name(name))
+
+
+def branch_of(attachment: Attachment, name: str) -> Branch:
+    """The handle of a name that the store may have (names.py); not looked up."""
+    encoded = name.encode()
     branch: Branch = Branch.__new__(Branch)
     branch._attachment = attachment
     branch._name = name

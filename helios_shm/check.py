@@ -38,6 +38,7 @@ from ._capi import ffi, lib
 from .attachment import WORD_IN_L2, Attachment, Deadline, empty_root
 from .errors import CorruptError, HeliosError, ReadOnlyError, StoreError
 from .hashing import blake3
+from .names import title
 from .pages import Meta, Pages, Tree, meta_read, page_size_of
 from .record import DELETED, HAS_PARENT, HAS_SECOND, RECORD, record_head
 from .snapshot import make_snapshot
@@ -402,7 +403,7 @@ class _History:
         if len(key) < 10 or key[-9]:
             self._tell(f"log: key {key!r} is none of a branch's")
             return
-        what = f"log of branch {name.decode(errors='replace')!r} from serial {serial}"
+        what = f"log of {title(name.decode(errors='replace'))} from serial {serial}"
         log = self._logs.setdefault(name, _Log(serial, serial))
         if log.next_serial != serial:
             if log.next_serial is not None:
@@ -422,7 +423,7 @@ class _History:
     def _add_record(self, name: bytes, log: _Log, record: bytes) -> None:
         fields = RECORD.unpack_from(record)
         serial, sequence, root, parent, second = fields[10], fields[11], fields[7], fields[20], fields[21]
-        where = f"branch {name.decode(errors='replace')!r}, commit {sequence} (serial {serial})"
+        where = f"{title(name.decode(errors='replace'))}, commit {sequence} (serial {serial})"
         fault = _record_fault(name, record) or _chain_fault(log.newest, record)
         if fault is not None:
             self._tell(f"{where}: {fault}")
@@ -443,19 +444,19 @@ class _History:
             self._tell(str(error))
             return
         if log is None:
-            self._tell(f"branch {name!r}: there is no log of it")
+            self._tell(f"{title(name)}: there is no log of it")
         elif log.newest is not None:
             head = record_head(log.newest)
             told = (row.serial, row.sequence, row.incarnation, row.time_ns, row.root, row.deleted, row.oldest)
             found = (head.serial, head.sequence, head.incarnation, head.time_ns, head.root, head.deleted)
             if told != (*found, log.oldest):
-                self._tell(f"branch {name!r}: its row does not say what its newest commit does")
+                self._tell(f"{title(name)}: its row does not say what its newest commit does")
         else:
-            self._tell(f"branch {name!r}: its newest commit cannot be read")
+            self._tell(f"{title(name)}: its newest commit cannot be read")
 
     def finish(self) -> None:
         for name in self._logs:
-            self._tell(f"branch {name.decode(errors='replace')!r}: it has a log and no row")
+            self._tell(f"{title(name.decode(errors='replace'))}: it has a log and no row")
 
 
 def _record_fault(name: bytes, record: bytes) -> str | None:
@@ -772,7 +773,7 @@ def _look_at_chain(attachment: Attachment, word: int, tell: Tell, *, deep: bool)
         head = record_head(record)
         if below is not None and (head.serial, head.name) != (below, name):
             tell(
-                f"shared memory: commit {below} of branch {name!r} is followed by {head.serial} of {head.name!r}"
+                f"shared memory: commit {below} of {title(name)} is followed by {head.serial} of {title(head.name)}"
             )
             return
         if deep and below is None:
@@ -781,7 +782,7 @@ def _look_at_chain(attachment: Attachment, word: int, tell: Tell, *, deep: bool)
         if deep and head.serial > persisted:
             _look_at_change(attachment, record)
     if deep and below and _persisted(attachment, name) < below:
-        tell(f"shared memory: commit {below} of branch {name!r} is neither here nor in L2")
+        tell(f"shared memory: commit {below} of {title(name)} is neither here nor in L2")
 
 
 def _persisted(attachment: Attachment, name: str) -> int:

@@ -17,11 +17,14 @@ from typing import Any, Self
 from . import lifecycle
 from ._capi import check, ffi, lib
 from .attachment import Attachment, Deadline, empty_root, iter_attachments
-from .branch import Branch, make_branch
+from .branch import Branch, branch_of, make_branch
 from .check import check_store
 from .errors import ClosedError, CorruptError, NotFoundError, ReadOnlyError
-from .record import record_head
+from .l2 import BranchRow
+from .names import TAG, is_tag
+from .record import RECORD_ROOT, RecordHead, record_head
 from .snapshot import Snapshot, make_snapshot
+from .tags import delete_tag, find_tag, set_tag
 from .types import CheckReport, Stats
 
 _ID_DIGITS = 64
@@ -141,19 +144,23 @@ class Engine:
 
     def branches(self, prefix: str = "") -> list[str]:
         """The names of all branches that begin with ``prefix``, sorted."""
+        return [name for name in self._heads(prefix) if not is_tag(name)]
+
+    def _heads(self, prefix: str) -> dict[str, bytes]:
+        """Stored name (names.py) and root of all branches and tags that begin with ``prefix``, in order."""
         attachment = self._live()
         if not isinstance(prefix, str):
             raise TypeError(f"prefix is a str, not {type(prefix).__name__}")
         # The ring first: what is persisted and reused after this look is found in L2.
-        newest = {name: (serial, deleted) for name, serial, deleted in self._ring_heads()}
+        newest: dict[str, RecordHead | BranchRow] = {
+            head.name: head for head in self._ring_heads() if head.name.startswith(prefix)
+        }
         for row in attachment.reader.branches(prefix):
-            if row.serial >= newest.get(row.name, (0, False))[0]:
-                newest[row.name] = (row.serial, row.deleted)
-        return sorted(
-            name for name, (_, deleted) in newest.items() if not deleted and name.startswith(prefix)
-        )
+            if row.name not in newest or row.serial >= newest[row.name].serial:
+                newest[row.name] = row
+        return {name: newest[name].root for name in sorted(newest) if not newest[name].deleted}
 
-    def _ring_heads(self) -> list[tuple[str, int, bool]]:
+    def _ring_heads(self) -> list[RecordHead]:
         attachment = self._live()
         slot, words = ffi.new("uint32_t *"), ffi.new("uint64_t[]", _WORDS_A_CALL)
         found = []
@@ -163,18 +170,47 @@ class Engine:
                 for i in range(count):
                     n = lib.hs_record_get(call.c, words[i])
                     if n != lib.HS_NOT_FOUND:
-                        head = record_head(call.data[: check(n, "a commit record")])
-                        found.append((head.name, head.serial, head.deleted))
+                        found.append(record_head(call.data[: check(n, "a commit record")]))
         finally:
             attachment.pool.append(call)
         return found
 
+    # --- tags ---
+
+    def tag(self, name: str, snapshot: Snapshot) -> None:
+        """Give a snapshot a name that stays: ``snapshot(name)`` finds it from any process, after any restart, and
+        collection keeps it.
+
+        name: as a branch's, 1..250 bytes. Does nothing if the tag names this snapshot already; raises ExistsError if
+        it names another. Branches and tags have names of their own: both may be called alike.
+        """
+        set_tag(self._live(), name, snapshot)
+
+    def tags(self, prefix: str = "") -> dict[str, Snapshot]:
+        """The tags whose names begin with ``prefix``, in order, and what they name."""
+        if not isinstance(prefix, str):
+            raise TypeError(f"prefix is a str, not {type(prefix).__name__}")
+        heads = self._heads(TAG + prefix)
+        return {name[len(TAG) :]: make_snapshot(self._attachment, root) for name, root in heads.items()}
+
+    def delete_tag(self, name: str) -> None:
+        """Remove a tag; what it named stays readable by id until it is collected. Raises NotFoundError."""
+        delete_tag(self._live(), name)
+
     # --- snapshots ---
 
     def snapshot(self, ref: str) -> Snapshot:
-        """A snapshot by its id (64 hex digits, or the first few of a state that some branch's log has), by branch
-        (``main``), or by branch and sequence (``main@17``). Raises NotFoundError; ValueError if a shortened id is
-        ambiguous."""
+        """A snapshot by a reference; of what it could mean, the first:
+
+            an id                     64 hex digits
+            a branch                  ``main``: its head
+            a branch and a sequence   ``main@17``: the branch's 17th commit
+            a tag                     ``v1``
+            a shortened id            the first 4 digits or more of a state that some branch's log or a tag has
+
+        Raises NotFoundError; ValueError for a shortened id that is ambiguous. Cost of a shortened id: a walk over all
+        logs.
+        """
         attachment = self._live()
         if not isinstance(ref, str):
             raise TypeError(f"a reference is a str, not {type(ref).__name__}")
@@ -196,26 +232,29 @@ class Engine:
             if not sequence.isdecimal():
                 raise ValueError(f"{ref!r}: a sequence number follows the '@'")
             return self.branch(name, create=False).at(int(sequence)).snapshot
-        try:
-            return self.branch(name, create=False).last_commit.snapshot
-        except NotFoundError:
-            if not _HEX.match(ref) or len(ref) < _ID_PREFIX_DIGITS_MIN:
-                raise
-        return self._by_prefix(ref)
+        record = make_branch(attachment, ref)._live_record()
+        if record is not None:
+            return make_snapshot(attachment, record[RECORD_ROOT])
+        tagged = find_tag(attachment, ref)
+        if tagged is not None:
+            return tagged
+        if _HEX.match(ref) and len(ref) >= _ID_PREFIX_DIGITS_MIN:
+            return self._by_prefix(ref)
+        raise NotFoundError(f"no branch and no tag {ref!r} in {self.path}")
 
     def _by_prefix(self, digits: str) -> Snapshot:
         """The one recorded state whose id begins so. O(history)."""
         found: set[bytes] = set()
-        for name in self.branches():
+        for name in self._heads(""):
             with contextlib.suppress(NotFoundError):  # deleted since
-                roots = (head.root for _, head in self.branch(name)._records())
+                roots = (head.root for _, head in branch_of(self._attachment, name)._records())
                 found.update(root for root in roots if root.hex().startswith(digits))
         if len(found) > 1:
             raise ValueError(
                 f"{digits!r} is ambiguous: {', '.join(sorted(root.hex()[:16] for root in found)[:4])} ..."
             )
         if not found:
-            raise NotFoundError(f"no branch and no recorded snapshot {digits!r} in {self.path}")
+            raise NotFoundError(f"no branch, no tag and no recorded snapshot {digits!r} in {self.path}")
         return make_snapshot(self._attachment, found.pop())
 
     # --- the store as a whole ---

@@ -805,7 +805,7 @@ class Reader:
                     )
                 found = cursor.set_range(
                     name + b"\1"
-                )  # behind all of its blocks: no name holds a control character
+                )  # behind all of its blocks: names hold no control character but in front (names.py)
 
     def records(self, name: str, serial: int) -> Iterator[bytes]:
         """Commit records of a branch, from this serial downwards to 1, newest first; stops where L2 has no more.
