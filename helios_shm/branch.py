@@ -8,10 +8,12 @@ an unchanged word of the same segment means an unchanged head.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -20,13 +22,14 @@ from . import config
 from ._capi import check, error, ffi, hot, lib
 from .attachment import WORD_IN_L2, Attachment, Deadline, Stale, empty_root
 from .commit import EPOCH, Commit
-from .errors import CapacityError, CorruptError, ExistsError, NotFoundError
+from .errors import BusyError, CapacityError, CorruptError, ExistsError, NotFoundError
 from .l2 import BranchRow
 from .mapping import encode_path
 from .names import branch_name
 from .record import RECORD_ROOT, RecordHead, is_deleted, is_of, record_head, sequence_of
 from .snapshot import Snapshot, make_snapshot
 from .types import JSON
+from .undo import At, Step, redo_of, undo_of
 from .workspace import Said, Workspace, continued, entry_of, read_only_error, silence
 
 if TYPE_CHECKING:
@@ -205,6 +208,35 @@ class Branch(hot.BranchBase):
         """Make a snapshot the head by a new commit, whatever the head is now. Later commits stay in the log."""
         return self._move(lib.HS_MOVE_RESTORE, snapshot, None, Said(message, None))
 
+    def undo(self) -> Commit:
+        """Take the newest commit back, by a new commit with the state before it; after an undo, the one before that.
+
+        Merges and restores are taken back like any commit. Raises NotFoundError when only the branch's first commit is
+        left; BusyError when others moved the head each time for 30 s. Cost: a look-up of up to four commits, as
+        ``at`` does it.
+        """
+        return self._step(undo_of)
+
+    def redo(self) -> Commit:
+        """Take the newest undo back, by a new commit. Raises NotFoundError when there is none since the last commit
+        that was neither undo nor redo; and what ``undo`` raises."""
+        return self._step(redo_of)
+
+    def _step(self, step_of: Callable[[Commit, At, str], Step]) -> Commit:
+        """Look at the head, and commit what follows from it if it is the head still; else look again."""
+        attachment = self._attachment
+        deadline = Deadline(config.COMMIT_DEADLINE)
+        what = f"branch {self._name!r}"
+        while True:
+            record = self._existing()
+            with contextlib.suppress(HeadMoved):
+                head = hot.make_commit(record, attachment)
+                step = step_of(head, partial(self._commit_below, record), what)
+                said = Said(step.message, step.metadata, expected_serial=record_head(record).serial)
+                return self._move(lib.HS_MOVE_RESTORE, step.snapshot, said=said)
+            if deadline.passed():
+                raise BusyError(f"{what}: its head moved faster than undo and redo could follow")
+
     def compare_and_set(self, expected: Snapshot | Commit, new: Snapshot) -> bool:
         """If the head is ``expected``, make it ``new`` by a new commit and return True; else change nothing,
         return False."""
@@ -339,17 +371,38 @@ class Branch(hot.BranchBase):
         return hot.make_commit(record, self._attachment)
 
     def _at_sequence(self, sequence: int) -> bytes | None:
-        newest = record_head(self._existing())
-        if not 1 <= sequence <= newest.sequence:
+        record = self._existing()
+        head = record_head(record)
+        if not 1 <= sequence <= head.sequence:
             return None
-        serial = newest.serial - (newest.sequence - sequence)
+        return (
+            record if sequence == head.sequence else self._at_serial(head.serial - (head.sequence - sequence))
+        )
+
+    def _at_serial(self, serial: int) -> bytes | None:
+        """The record of a serial, below the head's: L2's, else the ring's. None: it is of an earlier incarnation, or
+        not in the log any more."""
         row = self._attachment.reader.branch(self._name)
         if row is not None and row.serial >= serial:
             record = next(self._attachment.reader.records(self._name, serial), None)
-            if record is None:
+            if record is None and row.oldest <= serial:
                 raise self._broken(serial)
             return record
-        return next((record for record, head in self._records() if head.sequence == sequence), None)
+        return next((record for record, head in self._records() if head.serial == serial), None)
+
+    def _commit_below(self, record: bytes, sequence: int) -> Commit:
+        """The commit of a sequence number up to that of the head whose record this is. HeadMoved if it is not found
+        since the head is another now; NotFoundError."""
+        head = record_head(record)
+        found = record
+        if sequence != head.sequence:
+            below = self._at_serial(head.serial - (head.sequence - sequence))
+            if below is None:
+                if self._live_record() != record:
+                    raise HeadMoved
+                raise NotFoundError(f"branch {self._name!r} has no commit {sequence} any more")
+            found = below
+        return hot.make_commit(found, self._attachment)
 
     def wait(self, after: int | None = None, timeout: float | None = None) -> Commit | None:
         """Sleep until the branch has a commit with a sequence above ``after`` (default: above the one it has now);

@@ -13,7 +13,7 @@ from .errors import CorruptError
 RECORD = struct.Struct("<BBHHHII 32sQ QQQ qQQQ IIII 32s32s")
 RECORD_ROOT = slice(16, 48)
 RECORD_BASE = slice(16, 56)
-DELETED, HAS_PARENT, HAS_SECOND = 1, 2, 4
+DELETED, HAS_PARENT, HAS_SECOND, RESTORED = 1, 2, 4, 8
 # Single fields of a record that the core has found whole, for paths on which RecordHead costs too much.
 _FLAGS_AT = 2
 _NAME_SIZE = slice(4, 6)
@@ -64,6 +64,11 @@ def record_head(record: bytes) -> RecordHead:
 def is_deleted(record: bytes) -> bool:
     """Does this record say that its branch was deleted?"""
     return bool(record[_FLAGS_AT] & DELETED)
+
+
+def is_restored(record: bytes) -> bool:
+    """Was this record made by moving the head to a state, rather than by edits?"""
+    return bool(record[_FLAGS_AT] & RESTORED)
 
 
 def sequence_of(record: bytes) -> int:

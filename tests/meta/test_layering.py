@@ -33,6 +33,7 @@ PYTHON_FLOORS = [
     "view",
     "snapshot",
     "commit",
+    "undo",
     "workspace",
     "branch",
     "tags",

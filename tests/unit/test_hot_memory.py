@@ -329,7 +329,9 @@ def test_subclass_cannot_be_made_but_by_the_library_and_overrides_nothing_there(
     assert loud.commit().snapshot["k/001"] == b"loud"
 
 
-@pytest.mark.parametrize("wrong", [1, None, b"k", ("k",), 1.5, object()], ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize(
+    "wrong", [1, None, b"k", ("k",), 1.5, object()], ids=lambda each: type(each).__name__
+)
 def test_path_of_another_type_is_refused(branch: Branch, wrong: Any) -> None:
     workspace = branch.fork()
     for use in (
