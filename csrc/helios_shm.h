@@ -349,6 +349,7 @@ enum hs_edit_form {
     HS_EDIT_LZ4 = 0x20,  /* value bytes are {id[32], u64 raw size, LZ4 block} */
     HS_EDIT_KNOWN = 0x10 /* value bytes are {id[32], u64 size}: the value is stored already */
 };
+enum hs_value_limit { HS_VALUE_INLINE_MAX = 64 }; /* a value of up to this size stands in its leaf, and is never handed over by id alone */
 typedef struct hs_edits {
     uint32_t count;
     const uint8_t *keys; /* back to back */

@@ -23,6 +23,7 @@
 /* The next commit writes about as much as this one, to cold memory: fetched while the caller is elsewhere. */
 #define FETCH_AHEAD_BYTES_MAX 4096u
 #define HS_HASH_BATCH         64u
+_Static_assert(HS_VALUE_INLINE_MAX == HS_INLINE_MAX, "what Python hands over by id is what a leaf names by id");
 
 struct hs_commit_state {
     hs_branch_ref *branch; /* NULL: detached */

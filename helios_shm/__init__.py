@@ -21,7 +21,19 @@ from .errors import (
 )
 from .mapping import Items, Keys, Values
 from .snapshot import Snapshot
-from .types import JSON, CheckReport, CommitMetrics, Conflict, Diff, Kind, Stat, Stats
+from .types import (
+    JSON,
+    CheckReport,
+    CommitMetrics,
+    Conflict,
+    Diff,
+    Isolation,
+    Kind,
+    Resolve,
+    Resolver,
+    Stat,
+    Stats,
+)
 from .view import MutableView, View
 from .workspace import Workspace
 
@@ -43,12 +55,15 @@ __all__ = [
     "ExistsError",
     "FormatError",
     "HeliosError",
+    "Isolation",
     "Items",
     "Keys",
     "Kind",
     "MutableView",
     "NotFoundError",
     "ReadOnlyError",
+    "Resolve",
+    "Resolver",
     "Snapshot",
     "Stat",
     "Stats",

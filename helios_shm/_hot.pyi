@@ -9,7 +9,7 @@ from .attachment import Attachment, Call
 from .branch import Branch
 from .commit import Commit
 from .snapshot import Snapshot
-from .types import JSON
+from .types import JSON, Resolve
 from .workspace import Edit, Workspace
 
 class AttachmentBase:
@@ -66,6 +66,7 @@ class WorkspaceBase:
         metadata: Mapping[str, JSON] | None = None,
         durable: bool = False,
         rebase: bool = True,
+        resolve: Resolve | None = None,
     ) -> Commit: ...
 
 class L1Base:

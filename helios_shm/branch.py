@@ -16,25 +16,38 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import config
 from ._capi import check, error, ffi, hot, lib
 from .attachment import WORD_IN_L2, Attachment, Deadline, Stale, empty_root
 from .commit import EPOCH, Commit
-from .errors import BusyError, CapacityError, CorruptError, ExistsError, NotFoundError
+from .errors import BusyError, CapacityError, ConflictError, CorruptError, ExistsError, NotFoundError
+from .isolation import SerializableWorkspace
 from .l2 import BranchRow
 from .mapping import encode_path
+from .merge import Generation, checked, history_from, merge_states, nearest_common
 from .names import branch_name
-from .record import RECORD_ROOT, RecordHead, is_deleted, is_of, record_head, sequence_of
-from .snapshot import Snapshot, make_snapshot
-from .types import JSON
+from .record import (
+    RECORD_ROOT,
+    RecordHead,
+    began_empty,
+    is_deleted,
+    is_of,
+    record_head,
+    roots_of,
+    sequence_of,
+)
+from .resolve import Rules
+from .snapshot import Snapshot, entry_of, make_snapshot
+from .types import JSON, Isolation, Resolve
 from .undo import At, Step, redo_of, undo_of
-from .workspace import Said, Workspace, continued, entry_of, read_only_error, silence
+from .workspace import Said, Workspace, continued, read_only_error, silence
 
 if TYPE_CHECKING:
     from .engine import Engine
 
+T = TypeVar("T")
 _NO_SLOT = 0xFFFFFFFF
 _NO_INCARNATION = bytes(8)
 _MICROSECOND = timedelta(microseconds=1)
@@ -178,8 +191,20 @@ class Branch(hot.BranchBase):
 
     # --- changing ---
 
-    def fork(self) -> Workspace:
-        """A private copy of the head whose commits move this branch. O(1)."""
+    def fork(self, *, isolation: Isolation = "snapshot") -> Workspace:
+        """A private copy of the head whose commits move this branch. O(1).
+
+        isolation: what a commit judges: "snapshot", its edits; "serializable", what was read as well: paths (those that
+        are not there, too) and ranges, as far as they were consumed, unless they were edited.
+        """
+        workspace = self._fork()
+        if isolation == "snapshot":
+            return workspace
+        if isolation == "serializable":
+            return SerializableWorkspace._of(workspace)
+        raise ValueError(f"isolation is 'snapshot' or 'serializable', not {isolation!r}")
+
+    def _fork(self) -> Workspace:
         record = self._live_record()
         workspace: Workspace = Workspace.__new__(Workspace)
         workspace._attachment = self._attachment
@@ -199,10 +224,119 @@ class Branch(hot.BranchBase):
         metadata: Mapping[str, JSON] | None = None,
         durable: bool = False,
         rebase: bool = True,
+        resolve: Resolve | None = None,
+        isolation: Isolation = "snapshot",
     ) -> AbstractContextManager[Workspace]:
         """``with branch.transaction() as ws:``: fork, run the body once, commit on leaving it; after an exception
-        nothing is committed. Snapshot-isolated. Raises what ``Workspace.commit`` raises."""
-        return _Transaction(self, message, metadata, durable, rebase)
+        nothing is committed. Takes what ``fork`` and ``Workspace.commit`` take, raises what these raise."""
+        Rules(resolve)  # raises before the body runs
+        return _Transaction(
+            self,
+            isolation,
+            message,
+            {"metadata": metadata, "durable": durable, "rebase": rebase, "resolve": resolve},
+        )
+
+    def update(
+        self,
+        fn: Callable[[Workspace], T],
+        message: str = "",
+        *,
+        metadata: Mapping[str, JSON] | None = None,
+        durable: bool = False,
+        resolve: Resolve | None = None,
+        retries: int = 100,
+    ) -> T:
+        """Run ``fn`` on a serialisable fork of the head and commit what it has edited: any read-modify-write. Where
+        something that it has read or edited was changed meanwhile, it runs again, on the head that is then.
+
+        retries: how often it may run again. resolve: as in ``Workspace.commit``; what that decides, it need not run
+        again for. Returns what ``fn`` returned in the run that was committed. Raises what ``fn`` and
+        ``Workspace.commit`` raise; ConflictError after the last run.
+        """
+        if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+            raise ValueError(f"retries is a number from 0 on, not {retries!r}")
+        Rules(resolve)  # raises before fn runs
+        while True:
+            workspace = self.fork(isolation="serializable")
+            value = fn(workspace)
+            try:
+                workspace.commit(message, metadata=metadata, durable=durable, resolve=resolve)
+            except ConflictError:
+                if retries == 0:
+                    raise
+                retries -= 1
+            else:
+                return value
+
+    def merge(
+        self,
+        other: Branch | Snapshot,
+        *,
+        base: Snapshot | None = None,
+        resolve: Resolve | None = None,
+        message: str = "",
+    ) -> Commit:
+        """Bring what ``other`` has changed since ``base`` onto the head, by one commit whose second parent is
+        ``other``'s state; see ``Snapshot.merge``, whose "ours" is the head. A branch that is not there is made.
+
+        base: default, the nearest state that both histories have in common: the states of the branches' logs and those
+        that were merged into them; for a snapshot, those of every branch that has it.
+
+        Nothing of ``other`` that this branch does not have: ``last_commit``. Raises ConflictError; NotFoundError where
+        there is no common state (pass ``base``) or ``other`` is a branch that does not exist; BusyError where the
+        head moves faster than this can follow. Cost: O(changes x depth), and of looking for a base, a record for each
+        commit back to it.
+        """
+        rules = Rules(resolve)
+        of = other if isinstance(other, Branch) else None
+        theirs = checked(self._attachment, of.last_commit.snapshot if of is not None else other)
+        if base is not None:
+            checked(self._attachment, base)
+        said, deadline = Said(message, None, second=theirs), Deadline(config.COMMIT_DEADLINE)
+        what = f"merge of {theirs.id[:12]} into branch {self._name!r}"
+        while True:
+            ours = self.head
+            since = base if base is not None else self._common(theirs, of, what)
+            if since == theirs and self._live_record() is not None:
+                return self.last_commit
+            merged = merge_states(ours, theirs, since, rules, what)
+            try:
+                return self._move(lib.HS_MOVE_COMPARE, merged, ours, said)
+            except HeadMoved:
+                if deadline.passed():
+                    raise BusyError(f"{what}: the head moved faster than this merge could follow") from None
+
+    def _common(self, theirs: Snapshot, of: Branch | None, what: str) -> Snapshot:
+        """The nearest state that this branch's history has in common with a state's, in another branch's log or
+        in any."""
+        root = theirs._root
+        for history in (of._history(),) if of is not None else self._histories():
+            with contextlib.suppress(NotFoundError):  # deleted while it was read
+                common = nearest_common(self._history(), history_from(root, history))
+                if common is not None:
+                    return make_snapshot(self._attachment, common)
+        logs = (
+            f"the logs of {self._name!r} and {of._name!r} have" if of is not None else "no branch's log has"
+        )
+        raise NotFoundError(f"{what}: {logs} no state that both come from; pass base=")
+
+    def _history(self) -> Iterator[Generation]:
+        """The states of each commit, newest first: its own, and that of its second parent. A branch that began with
+        edits, or with a merge, began with the empty state; one that was made at a state, with that."""
+        record = None
+        if self._live_record() is not None:
+            for record, _ in self._records():
+                yield roots_of(record)
+        if record is None or began_empty(record):
+            yield (empty_root(),)
+
+    def _histories(self) -> Iterator[Iterator[Generation]]:
+        """This branch's history, then every other's."""
+        yield self._history()
+        for name in self.engine.branches():
+            if name != self._name:
+                yield make_branch(self._attachment, name)._history()
 
     def restore(self, snapshot: Snapshot, message: str = "") -> Commit:
         """Make a snapshot the head by a new commit, whatever the head is now. Later commits stay in the log."""
@@ -446,24 +580,25 @@ class HeadMoved(Exception):
 
 
 class _Transaction(AbstractContextManager[Workspace]):
-    __slots__ = ("_arguments", "_branch", "_workspace")
+    __slots__ = ("_branch", "_isolation", "_message", "_options", "_workspace")
 
     def __init__(
-        self, branch: Branch, message: str, metadata: Mapping[str, JSON] | None, durable: bool, rebase: bool
+        self, branch: Branch, isolation: Isolation, message: str, options: Mapping[str, Any]
     ) -> None:
         self._branch = branch
-        self._arguments = (message, metadata, durable, rebase)
+        self._isolation: Isolation = isolation
+        self._message = message
+        self._options = options
 
     def __enter__(self) -> Workspace:
-        self._workspace = self._branch.fork()
+        self._workspace = self._branch.fork(isolation=self._isolation)
         return self._workspace
 
     def __exit__(
         self, kind: type[BaseException] | None, exception: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            message, metadata, durable, rebase = self._arguments
-            self._workspace.commit(message, metadata=metadata, durable=durable, rebase=rebase)
+            self._workspace.commit(self._message, **self._options)
 
 
 def make_branch(attachment: Attachment, name: str) -> Branch:

@@ -18,6 +18,8 @@ DELETED, HAS_PARENT, HAS_SECOND, RESTORED = 1, 2, 4, 8
 _FLAGS_AT = 2
 _NAME_SIZE = slice(4, 6)
 _SEQUENCE = slice(72, 80)
+_SECOND = slice(RECORD.size - 32, RECORD.size)
+_CHANGED_KEYS = 17  # which of the fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,18 @@ def is_restored(record: bytes) -> bool:
 
 def sequence_of(record: bytes) -> int:
     return int.from_bytes(record[_SEQUENCE], "little")
+
+
+def roots_of(record: bytes) -> tuple[bytes, ...]:
+    """The root of a commit, and of its second parent if it is a merge."""
+    return (
+        (record[RECORD_ROOT], record[_SECOND]) if record[_FLAGS_AT] & HAS_SECOND else (record[RECORD_ROOT],)
+    )
+
+
+def began_empty(record: bytes) -> bool:
+    """Was a branch's first commit made of the empty state, by edits or by a merge?"""
+    return bool(record[_FLAGS_AT] & HAS_SECOND) or RECORD.unpack_from(record)[_CHANGED_KEYS] > 0
 
 
 def is_of(record: bytes, name: bytes) -> bool:

@@ -19,7 +19,7 @@ from .attachment import Attachment
 from .codecs import Codec
 from .errors import CorruptError, NotFoundError
 from .mapping import EVERYTHING, Bounds, Items, Keys, Values, bounds_of, successor
-from .types import KINDS, Diff, Stat
+from .types import KINDS, Diff, Resolve, Stat
 from .view import View
 
 if TYPE_CHECKING:
@@ -358,6 +358,35 @@ class Snapshot(hot.SnapshotBase, Mapping[str, bytes]):
         added, changed, removed = found
         return Diff(self, other, tuple(added), tuple(changed), tuple(removed))
 
+    def merge(self, theirs: Snapshot, *, base: Snapshot, resolve: Resolve | None = None) -> Snapshot:
+        """The state that has what this snapshot and ``theirs`` have changed since ``base``, path by path.
+
+        A path that both have changed, to different entries, is a conflict. resolve: what decides it: a resolver for
+        all paths, or a mapping from patterns of paths to resolvers, of which the first that matches counts. Then it
+        is asked about equal changes as well (``sum`` counts both). States that all three have at a path are merged in
+        the same way.
+
+            ours, theirs     that side's value; this snapshot's is ours
+            sum, max, min    of JSON numbers; sum is ours + theirs - base, absent ones count as 0
+            union            of JSON arrays as sets, sorted; what either side has removed is gone
+            append           what both have added behind the base, theirs first: JSON arrays or bytes
+            text             line by line (``pip install "helios-shm[merge]"``)
+            a callable       takes a Conflict, returns the value, or None to remove the path
+
+        In patterns, ``*``, ``?`` and ``[...]`` stay within a segment between slashes, ``**`` goes across them.
+
+        Raises ConflictError, also where a resolver cannot read a value, or one side has removed what the other has
+        changed, and nobody says which it shall be; NotFoundError for another store's snapshots. Cost: O(changes of
+        theirs x depth); values are read only where both have changed a path.
+        """
+        from .merge import checked, merge_states
+        from .resolve import Rules
+
+        rules = Rules(resolve)
+        for each in (theirs, base):
+            checked(self._attachment, each)
+        return merge_states(self, theirs, base, rules, f"merge of {theirs.id[:12]} into {self.id[:12]}")
+
     def _diff_batches(self, other: Snapshot, bounds: Bounds) -> Iterator[tuple[bytes, list[str]]]:
         """For each batch: what became of each path (0 added, 1 changed, 2 removed), and the paths."""
         start, stop = bounds
@@ -371,6 +400,14 @@ class Snapshot(hot.SnapshotBase, Mapping[str, bytes]):
                     start = _last_key(batch) + b"\0"
         finally:
             self._attachment.give_batch(batch)
+
+
+def entry_of(snapshot: Snapshot, path: str) -> Stat | None:
+    """What a snapshot has at a path, without the value; None: nothing."""
+    try:
+        return snapshot._stat(path)
+    except KeyError:
+        return None
 
 
 def _batch_keys(batch: Any) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -51,6 +52,12 @@ class Conflict:
     base: bytes | None
     ours: bytes | None
     theirs: bytes | None
+
+
+ResolverName: TypeAlias = Literal["ours", "theirs", "sum", "max", "min", "union", "append", "text"]
+Resolver: TypeAlias = ResolverName | Callable[[Conflict], bytes | None]
+Resolve: TypeAlias = Resolver | Mapping[str, Resolver]
+Isolation: TypeAlias = Literal["snapshot", "serializable"]
 
 
 @dataclass(frozen=True, slots=True)

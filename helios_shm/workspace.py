@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterator, Mapping, MutableMapping
 from functools import partial
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, overload
 
 from typing_extensions import Buffer
 
@@ -25,9 +25,11 @@ from .codecs import Codec
 from .commit import Commit
 from .errors import BusyError, ConflictError, HeliosError, NotFoundError, ReadOnlyError
 from .mapping import EVERYTHING, Bounds, Items, Keys, Values, bounds_of, encode_path, within
+from .merge import Entry, Refused, changed_paths, conflict_error, conflict_of, entry_at, resolve_path
 from .record import RECORD_BASE, RECORD_ROOT
-from .snapshot import Snapshot, bind_workspace, make_snapshot
-from .types import JSON, KINDS, Conflict, Kind, Stat
+from .resolve import NO_RULES, Rules, Unresolved
+from .snapshot import Snapshot, bind_workspace, entry_of, make_snapshot
+from .types import JSON, KINDS, Kind, Resolve, Stat
 from .view import MutableView
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ _looks_random = lib.hs_looks_random
 _NULL = ffi.NULL
 _LARGE = min(config.LZ4_BYTES_MIN, config.BLOB_BYTES_MIN)
 _path_of = itemgetter(0)
+# With more edits than that, what the head has changed is walked instead.
+_LOOKED_UP_MAX = 64
 
 
 class _Put(NamedTuple):
@@ -47,6 +51,14 @@ class _Put(NamedTuple):
 
     kind: int
     value: bytes
+
+
+class _Stored(NamedTuple):
+    """An edit whose value the store has already: only in workspaces that a merge makes and nobody sees."""
+
+    kind: int
+    id: bytes
+    size: int
 
 
 Edit = bytes | _Put | None
@@ -236,6 +248,23 @@ class Workspace(hot.WorkspaceBase, MutableMapping[str, bytes]):
     def _scan_buffers(self, bounds: Bounds, reverse: bool) -> Iterator[tuple[str, memoryview]]:
         return ((path, memoryview(value)) for path, value in self._scan_items(bounds, reverse))
 
+    # --- entries, for merging ---
+
+    def _set_entry(self, path: str, entry: Entry | None) -> None:
+        """``put``, or remove where there is no entry."""
+        if entry is None:
+            self._edits[path] = None
+        else:
+            self.put(path, entry.value, kind=entry.kind)
+
+    def _take(self, path: str, snapshot: Snapshot, stat: Stat | None) -> None:
+        """Have at a path what a snapshot of the same store has there; a value that is not tiny is not read for it."""
+        if stat is None or stat.size <= lib.HS_VALUE_INLINE_MAX:
+            self._set_entry(path, None if stat is None else Entry(stat.kind, snapshot[path]))
+        else:
+            stored = _Stored(KINDS.index(stat.kind), bytes.fromhex(stat.id), stat.size)
+            self._edits[path] = cast(Edit, stored)
+
     # --- committing ---
 
     def _commit(
@@ -245,15 +274,74 @@ class Workspace(hot.WorkspaceBase, MutableMapping[str, bytes]):
         metadata: Mapping[str, JSON] | None = None,
         durable: bool = False,
         rebase: bool = True,
+        resolve: Resolve | None = None,
     ) -> Commit:
-        """``commit`` in general: any edits, a message, metadata."""
-        return self._commit_said(Said(message, metadata), durable=durable, rebase=rebase)
+        """``commit`` in general: any edits, a message, metadata, resolvers."""
+        said, rules = Said(message, metadata), Rules(resolve)
+        return self._commit_said(said, durable=durable, rebase=rebase, rules=rules)
 
-    def _commit_said(self, said: Said, *, durable: bool = False, rebase: bool = True) -> Commit:
+    def _commit_said(
+        self, said: Said, *, durable: bool = False, rebase: bool = True, rules: Rules = NO_RULES
+    ) -> Commit:
         """``commit`` with all that a commit can say."""
+        if self._attachment.readonly:
+            raise read_only_error(self._attachment)
+        what = self._what(said.message.decode())
+        if (rules or not self._rebases) and rebase and self._branch is not None:
+            outcome = self._attempt_until_judged(said, rules, what)
+        else:
+            outcome = self._attempt(said, rebase, what)
+        return self._settle(outcome, what, durable)
+
+    def _attempt_until_judged(self, said: Said, rules: Rules, what: str) -> _Outcome:
+        """Attempt the edits; where the branch has changed their keys, what they and these changes come to, always from
+        the first base and edits; and so on, until an attempt was lost to nobody. Raises ConflictError."""
+        deadline = Deadline(config.COMMIT_DEADLINE)
+        attempt, rebases = self, self._rebases
+        while True:
+            outcome = attempt._attempt(said, rebases, what)
+            if outcome.n not in (lib.HS_CONFLICT, lib.HS_MOVED):
+                return outcome
+            if deadline.passed():
+                raise BusyError(f"{what}: the branch's head moved faster than this commit could follow")
+            head = make_snapshot(self._attachment, outcome.head)
+            attempt, refused = self._judge(head, rules)
+            if refused:
+                raise conflict_error(f"{what}: the branch has meanwhile changed", refused)
+
+    @property
+    def _rebases(self) -> bool:
+        """May the core put the edits onto a head that has moved, if none of their keys has?"""
+        return True
+
+    def _judge(self, head: Snapshot, rules: Rules) -> tuple[Workspace, list[Refused]]:
+        """The edits as they are to be on a head, and what of them is in conflict with it."""
+        base = self.base
+        rebased = Workspace.fork(self)
+        rebased._base, rebased._base_snapshot = head._root + self._base[32:], head
+        refused = []
+        for path in rebased._moved(base, head):
+            sides = entry_at(base, path), _entry(rebased._edits[path]), entry_at(head, path)
+            try:
+                outcome = resolve_path(base, rules, path, *sides)
+            except Unresolved as why:
+                refused.append(Refused(conflict_of(path, *sides), str(why)))
+            else:
+                rebased._set_entry(path, outcome)
+                if rules.of(path) == "theirs" and outcome == sides[2]:
+                    del rebased._edits[path]  # whatever the head has there when it is moved
+        return rebased, refused
+
+    def _moved(self, base: Snapshot, head: Snapshot) -> list[str]:
+        """The paths among the edits that differ between base and head."""
+        edits = self._edits
+        if len(edits) > _LOOKED_UP_MAX:
+            return [path for path in changed_paths(base, head) if path in edits]
+        return [path for path in edits if entry_of(base, path) != entry_of(head, path)]
+
+    def _attempt(self, said: Said, rebase: bool, what: str) -> _Outcome:
+        """One call of the core, with all that it asks for on the way."""
         attachment = self._attachment
-        if attachment.readonly:
-            raise read_only_error(attachment)
         edits = hot.Edits(self._edits, partial(_form, attachment))
         branch = self._branch
         ref = _NULL if branch is None else branch._ref
@@ -267,26 +355,35 @@ class Workspace(hot.WorkspaceBase, MutableMapping[str, bytes]):
             silence(call)
             attachment.pool.append(call)
             raise
-        return self._finish(call, n, said.message.decode(), durable)
+        return self._outcome(call, n, what)
 
-    def _finish(self, call: Call, n: int, message: str, durable: bool) -> Commit:
+    def _what(self, message: str) -> str:
+        what = f"commit {message!r}" if message else "commit"
+        return what if self._branch is None else f"{what} on branch {self._branch.name!r}"
+
+    def _outcome(self, call: Call, n: int, what: str) -> _Outcome:
         """See a commit that was begun through to its end, whatever it asks for on the way; gives the call back."""
         attachment, branch = self._attachment, self._branch
-        what = f"commit {message!r}" if message else "commit"
-        if branch is not None:
-            what += f" on branch {branch.name!r}"
         try:
             n = continued(attachment, call, _NULL if branch is None else branch._ref, n, what)
             record = call.data[: n & ~_LOOK_AFTER] if n > 0 else b""
-            head = ffi.buffer(call.c.head_root)[:]
+            return _Outcome(n, record, ffi.buffer(call.c.head_root)[:])
         finally:
             silence(call)
             attachment.pool.append(call)
+
+    def _finish(self, call: Call, n: int, message: str, durable: bool) -> Commit:
+        """The rest of a commit that was begun."""
+        what = self._what(message)
+        return self._settle(self._outcome(call, n, what), what, durable)
+
+    def _settle(self, outcome: _Outcome, what: str, durable: bool) -> Commit:
+        """Stand on what a commit has made, or say why it has made nothing."""
+        attachment, branch = self._attachment, self._branch
+        n, record, head = outcome
         if n == lib.HS_UNCHANGED and branch is not None:
             commit = branch.last_commit
-            self._base_snapshot = commit.snapshot
-            self._base = commit._record[RECORD_BASE]
-            self._edits = {}
+            self._stand_on(commit._record[RECORD_BASE], commit.snapshot)
             return commit
         if n == lib.HS_CONFLICT or n == lib.HS_MOVED:
             raise self._conflict(make_snapshot(attachment, head), what)
@@ -294,15 +391,22 @@ class Workspace(hot.WorkspaceBase, MutableMapping[str, bytes]):
             raise NotFoundError(f"{what}: the branch was deleted since this workspace was forked")
         if n < 0:
             raise error(n, what)
-        self._base = record[RECORD_ROOT] if branch is None else record[RECORD_BASE]
-        self._base_snapshot = make_snapshot(attachment, record[RECORD_ROOT])
-        self._edits = {}
+        self._stand_on(
+            record[RECORD_ROOT] if branch is None else record[RECORD_BASE],
+            make_snapshot(attachment, record[RECORD_ROOT]),
+        )
         if n & _LOOK_AFTER:
             attachment.look_after()
         commit = hot.make_commit(record, attachment)
         if durable:
             self._wait_durable(commit)
         return commit
+
+    def _stand_on(self, base: bytes, snapshot: Snapshot | None) -> None:
+        """Begin anew on a state."""
+        self._base = base
+        self._base_snapshot = snapshot
+        self._edits = {}
 
     def _wait_durable(self, commit: Commit) -> None:
         try:
@@ -315,23 +419,20 @@ class Workspace(hot.WorkspaceBase, MutableMapping[str, bytes]):
 
     def _conflict(self, head: Snapshot, what: str) -> ConflictError:
         """All edits whose keys differ between base and head, in order, with the three values."""
-        base, edits = self.base, self.edits
-        conflicts = tuple(
-            Conflict(path, base.get(path), edits[path], head.get(path))
-            for path in sorted(edits)
-            if entry_of(base, path) != entry_of(head, path)
-        )
-        if not conflicts:
-            return ConflictError(
-                f"{what}: the head has moved from {base.id[:12]} to {head.id[:12]}, and rebase=False"
-            )
-        names = ", ".join(repr(conflict.path) for conflict in conflicts[:3]) + (
-            ", ..." if len(conflicts) > 3 else ""
-        )
+        _, refused = self._judge(head, NO_RULES)
+        if refused:
+            return conflict_error(f"{what}: the branch has meanwhile changed", refused)
         return ConflictError(
-            f"{what}: {len(conflicts)} of the edited paths changed on the branch meanwhile: {names}",
-            conflicts,
+            f"{what}: the head has moved from {self.base.id[:12]} to {head.id[:12]}, and rebase=False"
         )
+
+
+class _Outcome(NamedTuple):
+    """What the core said in the end: its result, the commit record, and for lost races the head's root."""
+
+    n: int
+    record: bytes
+    head: bytes
 
 
 class Said:
@@ -425,12 +526,11 @@ def read_only_error(attachment: Attachment) -> ReadOnlyError:
     )
 
 
-def entry_of(snapshot: Snapshot, path: str) -> Stat | None:
-    """What a snapshot has at a path, without the value; None: nothing."""
-    try:
-        return snapshot.stat(path)
-    except KeyError:
+def _entry(edit: Edit) -> Entry | None:
+    """What a path has where it was edited so."""
+    if edit is None:
         return None
+    return Entry(KINDS[edit.kind], edit.value) if isinstance(edit, _Put) else Entry("file", edit)
 
 
 def _bytes_of(value: object) -> bytes:
@@ -454,10 +554,12 @@ def _check_size(size: int) -> None:
         raise ValueError(f"a value has at most {config.VALUE_BYTES_MAX} bytes, this one has {size}")
 
 
-def _form(attachment: Attachment, edit: Edit) -> tuple[int, bytes]:
+def _form(attachment: Attachment, edit: Edit | _Stored) -> tuple[int, bytes]:
     """How an edit is handed over: {form, bytes}. Large values become blob files or are compressed here."""
     if edit is None:
         return lib.HS_EDIT_REMOVE, b""
+    if isinstance(edit, _Stored):
+        return edit.kind | lib.HS_EDIT_KNOWN, edit.id + edit.size.to_bytes(8, "little")
     kind, value = (edit.kind, edit.value) if isinstance(edit, _Put) else (0, edit)
     size = len(value)
     if size >= config.BLOB_BYTES_MIN:

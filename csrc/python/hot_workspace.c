@@ -174,12 +174,14 @@ static PyMappingMethods mapping = {.mp_subscript = (binaryfunc)get_item,
 
 static PyMethodDef methods[] = {
     {"commit", (PyCFunction)(void (*)(void))commit, METH_FASTCALL | METH_KEYWORDS,
-     "commit($self, message='', *, metadata=None, durable=False, rebase=True)\n--\n\n"
+     "commit($self, message='', *, metadata=None, durable=False, rebase=True, resolve=None)\n--\n\n"
      "Make the edits a new immutable snapshot; on a branch, move its head to it.\n\n"
      "When it returns, every process sees the commit, and it survives the death of any processes; with\n"
      "``durable``, power loss as well. If the head moved meanwhile, edits to keys that nobody else touched are\n"
-     "rebased onto it (not with ``rebase=False``). With nothing to commit and neither message nor metadata, the\n"
-     "branch's last commit is returned.\n\n"
+     "rebased onto it (not with ``rebase=False``); of a key that somebody else did, ``resolve`` decides: as in\n"
+     "``Snapshot.merge``, with the edits as ours and the head as theirs, for equal changes too, and anew for each\n"
+     "head that gets in between. With nothing to commit and neither message nor metadata, the branch's last commit\n"
+     "is returned.\n\n"
      "Raises ConflictError (keys among the edits differ between base and head), NotFoundError (the branch was\n"
      "deleted), CapacityError, BusyError, ReadOnlyError, ClosedError: nothing moved then, and the edits are as\n"
      "before; except for BusyError with ``.commit`` set: the commit happened, and only its durability is late.\n"

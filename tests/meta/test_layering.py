@@ -31,10 +31,13 @@ PYTHON_FLOORS = [
     "mapping",
     "codecs",
     "view",
+    "resolve",
     "snapshot",
+    "merge",
     "commit",
     "undo",
     "workspace",
+    "isolation",
     "branch",
     "tags",
     "coordinator",
@@ -55,11 +58,12 @@ BELOW_THE_COMMAND_LINE = {
 # and has its reason here.
 LINKS_UP = {
     ("snapshot", "engine"): "Snapshot.engine, and unpickling, which opens the store",
+    ("snapshot", "merge"): "Snapshot.merge: a merge of states is made of snapshots",
     ("branch", "engine"): "Branch.engine, and unpickling",
 }
 
 # Each of these is imported by one module only, so that there is one place to look at.
-ONLY_IMPORTER = {"_native": "_capi", "lz4": "codec", "blake3": "hashing", "lmdb": "l2"}
+ONLY_IMPORTER = {"_native": "_capi", "lz4": "codec", "blake3": "hashing", "lmdb": "l2", "merge3": "resolve"}
 
 # Read by setuptools alone.
 NOT_IN_THE_HOUSE = {"_ffi_build"}

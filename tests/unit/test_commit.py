@@ -278,7 +278,7 @@ def test_conflict_names_all_keys_in_order_and_no_others(branch: helios_shm.Branc
         theirs[f"{i:03}"] = b"theirs"
     theirs.commit()
     with pytest.raises(
-        helios_shm.ConflictError, match=r"17 of the edited paths.*'000', '006', '012', \.\.\."
+        helios_shm.ConflictError, match=r"has meanwhile changed 17 paths: '000', '006', '012', \.\.\."
     ) as raised:
         mine.commit()
     assert raised.value.keys == tuple(f"{i:03}" for i in range(0, 100, 6))
