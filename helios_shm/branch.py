@@ -283,7 +283,7 @@ class Branch(hot.BranchBase):
         base: default, the nearest state that both histories have in common: the states of the branches' logs and those
         that were merged into them; for a snapshot, those of every branch that has it.
 
-        Nothing of ``other`` that this branch does not have: ``last_commit``. Raises ConflictError; NotFoundError where
+        Where ``other``'s state is in this branch's history, there is nothing to merge: ``last_commit``. Raises ConflictError; NotFoundError where
         there is no common state (pass ``base``) or ``other`` is a branch that does not exist; BusyError where the
         head moves faster than this can follow. Cost: O(changes x depth), and of looking for a base, a record for each
         commit back to it.
