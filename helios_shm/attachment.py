@@ -306,14 +306,23 @@ class Attachment(hot.AttachmentBase):
     def resolve(self, call: Call) -> None:
         """After HS_MISSING for a node: bring it from L2 into the node cache."""
         node = call.missing[:]
-        entry = self.reader.get(node)
+        self._offer(node, self._give_node(node, self.reader.get(node)))
+
+    def load_nodes(self, ids: Sequence[bytes]) -> None:
+        """Bring nodes from L2 into the node cache, together: for states that are looked at once, so L1 is not
+        offered them. Raises NotFoundError."""
+        for id, entry in zip(ids, self.reader.get_many(ids), strict=True):
+            if entry is None:
+                entry = self.reader.get(id)
+            self._give_node(id, entry)
+
+    def _give_node(self, id: bytes, entry: Entry | None) -> Entry:
+        """Put a node that was read from L2 into the node cache."""
         if entry is None or entry.kind != lib.HS_ENTRY_NODE:
-            raise NotFoundError(f"no node {node.hex()} in {self.paths.root}")
-        check(
-            lib.hs_node_give(self._engine, node, entry.raw, len(entry.raw)),
-            f"node {node.hex()} of {self.paths.root}",
-        )
-        self._offer(node, entry)
+            raise NotFoundError(f"no node {id.hex()} in {self.paths.root}")
+        status = self._with_engine(lib.hs_node_give, id, entry.raw, len(entry.raw))
+        check(status, f"node {id.hex()} of {self.paths.root}")
+        return entry
 
     def _offer(self, id: bytes, entry: Entry) -> None:
         """What was read from L2 goes (back) to L1 if the core finds it worth that (csrc/hs_heat.h), best effort."""

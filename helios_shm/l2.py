@@ -34,6 +34,7 @@ from ._capi import check, ffi, lib
 from .codec import RAW, decode
 from .errors import CapacityError, ClosedError, CorruptError, FormatError, StoreError
 from .hashing import blake3
+from .record import RECORD_TIME
 from .store import FORMAT_VERSION, StorePaths, identity
 
 NODE, VALUE, BLOB = 1, 2, 4
@@ -47,6 +48,7 @@ _DATABASES = (b"packs", b"log", b"branches", b"meta")
 _META_NUMBER_MAX = 1 << 63
 _PACKS_MAX = 1 << 62  # no store has so many, and what is counted from one still fits
 _SERIAL_LAST = (1 << 64) - 1
+_EARLIEST_MAX = 1 << 16
 LOG_BLOCKS_BYTES_MAX = 4 << 20  # that a reader keeps: of 200 bytes each, 20 000 records
 
 PACK_HEADER = struct.Struct("<QIIQQ")  # magic, version, count, payload bytes, reserved
@@ -408,6 +410,10 @@ def _record_name(record: memoryview) -> bytes:
     return bytes(record[_RECORD_NAME_AT : _RECORD_NAME_AT + size])
 
 
+def _record_time(record: memoryview) -> int:
+    return int.from_bytes(record[RECORD_TIME], "little", signed=True)
+
+
 def pack_table_size(pack: memoryview) -> int:
     """Bytes of header and rows."""
     return PACK_HEADER.size + pack_count(pack) * PACK_ROW.size
@@ -553,6 +559,8 @@ class Reader:
         self._locator: Locator | None = None
         self._supplement = _Supplement()
         self._log_blocks = _LogBlocks()
+        # (branch, serial) -> first serial of the block that has it, and the earliest time from there to the serial.
+        self._earliest: dict[tuple[str, int], tuple[int, int]] = {}
         self._boot_id = boot_id()
         self._closed = False
         with translated(f"opening {store.db}"):
@@ -821,6 +829,29 @@ class Reader:
             for place in range(serial - first, -1, -1):
                 yield bytes(records[place])
             serial = first - 1
+
+    def newest_until(self, name: str, serial: int, lowest: int, time_ns: int) -> bytes | None:
+        """The newest record of a branch, of the serials ``lowest`` to ``serial``, whose time is not above ``time_ns``.
+
+        Times need not rise along a log, so no block can be passed over before its times were seen; then its earliest
+        is kept. Cost: what it passes over is read once in a process, and after that a look-up a block.
+        """
+        while serial >= lowest:
+            known = self._earliest.get((name, serial))
+            if known is None or known[1] <= time_ns:
+                found = self._log_records(name, serial)
+                if found is None:
+                    return None
+                first, records = found
+                times = [_record_time(record) for record in records[: serial - first + 1]]
+                for place in range(serial - first, max(lowest - first, 0) - 1, -1):
+                    if times[place] <= time_ns:
+                        return bytes(records[place])
+                if len(self._earliest) >= _EARLIEST_MAX:
+                    self._earliest.clear()
+                known = self._earliest[name, serial] = first, min(times)
+            serial = known[0] - 1
+        return None
 
     def _log_records(self, name: str, serial: int) -> tuple[int, list[memoryview]] | None:
         """(first serial, records) of the block that has this serial; None: no block has it."""

@@ -13,6 +13,8 @@ from .errors import CorruptError
 RECORD = struct.Struct("<BBHHHII 32sQ QQQ qQQQ IIII 32s32s")
 RECORD_ROOT = slice(16, 48)
 RECORD_BASE = slice(16, 56)
+RECORD_TIME = slice(80, 88)
+RECORD_PARENT = slice(128, 160)
 DELETED, HAS_PARENT, HAS_SECOND, RESTORED = 1, 2, 4, 8
 # Single fields of a record that the core has found whole, for paths on which RecordHead costs too much.
 _FLAGS_AT = 2
@@ -71,6 +73,11 @@ def is_deleted(record: bytes) -> bool:
 def is_restored(record: bytes) -> bool:
     """Was this record made by moving the head to a state, rather than by edits?"""
     return bool(record[_FLAGS_AT] & RESTORED)
+
+
+def parent_root(record: bytes) -> bytes | None:
+    """The root of the head before this record; None: there was none."""
+    return record[RECORD_PARENT] if record[_FLAGS_AT] & HAS_PARENT else None
 
 
 def sequence_of(record: bytes) -> int:

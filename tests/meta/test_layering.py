@@ -29,6 +29,7 @@ PYTHON_FLOORS = [
     "attachment",
     "l1",
     "mapping",
+    "history",
     "codecs",
     "view",
     "resolve",
