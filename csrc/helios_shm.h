@@ -97,6 +97,23 @@ int hs_engine_stats_get(hs_engine *engine, hs_engine_stats *out);
 /* Which participants hold a chunk now: pids, at most capacity; returns how many. */
 int hs_engine_busy_pids(hs_engine *engine, uint64_t *pids, uint32_t capacity);
 
+/* ---- A segment seen from outside, by who may not attach to it (hs_survey.c) ---------------------------------------------- */
+enum { HS_SURVEY_SLOTS = 1024 };
+typedef struct hs_survey {
+    uint8_t store_uuid[16], boot_id[16];
+    uint64_t store_device, store_inode; /* of the store's directory */
+    uint32_t layout_version, fingerprint, own_layout_version, own_fingerprint;
+    uint32_t is_own; /* it has this build's layout: all below is told, else zero */
+    uint32_t ephemeral, pid_namespace, own_pid_namespace;
+    uint64_t ring_size, unpersisted_bytes, coordinator_pid;
+    uint32_t participants, reserved; /* slots that are taken */
+    uint32_t slots[1024];            /* HS_SURVEY_SLOTS: which */
+    uint64_t pids[1024];             /* and whose */
+} hs_survey;
+/* What the segment of a name ("/helios-...") is, and who takes part in it. It is read, not mapped: nothing in it is trusted. HS_OK,
+ * HS_NOT_FOUND, HS_FORMAT (no segment), HS_NO_MEMORY, HS_SYSTEM. */
+int hs_segment_survey(const char *name, hs_survey *out);
+
 /* ---- What is counted and measured, by all processes together (hs_metrics.c) --------------------------------------------- */
 enum hs_counter {
     HS_COUNT_COMMITS = 0,    /* commits that happened, detached ones as well */

@@ -32,6 +32,14 @@ static inline uint32_t hs_chunk_word_generation(uint64_t word) {
     return (uint32_t)(word >> HS_CHUNK_GENERATION_SHIFT);
 }
 
+/* Bytes of a chunk that are published and not in L2, by its word and its mark. */
+static inline uint64_t hs_chunk_unpersisted(uint64_t word, uint64_t mark) {
+    hs_chunk_state_word chunk = hs_chunk_word_decode(word);
+    uint32_t persisted = (uint32_t)(mark >> 32) == chunk.generation ? (uint32_t)mark : 0;
+    if (chunk.state == HS_CHUNK_FREE || chunk.cursor <= persisted) return 0;
+    return (uint64_t)(chunk.cursor - persisted) * HS_UNIT;
+}
+
 /* A place {generation, chunk, offset in units}. */
 static inline uint64_t hs_place_make(uint32_t generation, uint32_t chunk, uint32_t offset) {
     return (uint64_t)generation << HS_PLACE_GENERATION_SHIFT | (uint64_t)chunk << HS_PLACE_CHUNK_SHIFT |

@@ -227,13 +227,11 @@ static void count_chunks(const hs_segment *segment, hs_engine_stats *out) {
         uint64_t word = hs_load_acquire(&segment->chunks[i].word),
                  mark = hs_load_acquire(&segment->chunks[i].persisted);
         hs_chunk_state_word chunk = hs_chunk_word_decode(word);
-        uint32_t persisted = (uint32_t)(mark >> 32) == chunk.generation ? (uint32_t)mark : 0;
         if (chunk.state == HS_CHUNK_FREE) out->chunks_free++;
         if (chunk.state == HS_CHUNK_BUSY) out->chunks_busy++;
         if (chunk.state == HS_CHUNK_IDLE) out->chunks_idle++;
         if (chunk.state == HS_CHUNK_SEALED) out->chunks_sealed++;
-        if (chunk.state != HS_CHUNK_FREE && chunk.cursor > persisted)
-            out->unpersisted_bytes += (chunk.cursor - persisted) * HS_UNIT;
+        out->unpersisted_bytes += hs_chunk_unpersisted(word, mark);
     }
 }
 

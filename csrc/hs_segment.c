@@ -347,6 +347,42 @@ int hs_segment_is_named(const hs_segment *segment, const char *name) {
     return named.st_dev == mine.st_dev && named.st_ino == mine.st_ino;
 }
 
+/* Is it laid out as this build would, and whole? */
+static bool header_is_own(const hs_segment_header *header, uint64_t file_size) {
+    if (header->layout_version != HS_LAYOUT_VERSION || header->fingerprint != hs_segment_fingerprint())
+        return false;
+    if (header->chunk_count < HS_CHUNKS_MIN || header->chunk_count > HS_CHUNKS_MAX) return false;
+    parts p = parts_compute(header->chunk_count);
+    return header->segment_size == p.size && file_size == p.size &&
+           header->participants_offset == p.participants && header->chunks_offset == p.chunks;
+}
+
+static int peek(int fd, hs_segment_header *header, bool *is_own) {
+    struct stat file;
+    if (fstat(fd, &file) != 0) return hs_err_system(errno);
+    if (!S_ISREG(file.st_mode)) return HS_FORMAT;
+    memset(header, 0, sizeof *header);
+    ssize_t size = pread(fd, header, sizeof *header, 0);
+    if (size < 0) return hs_err_system(errno);
+    if (size != (ssize_t)sizeof *header || header->magic != HS_SEGMENT_MAGIC) return HS_FORMAT;
+    *is_own = header_is_own(header, (uint64_t)file.st_size);
+    return HS_OK;
+}
+
+int hs_segment_peek(const char *name, hs_segment_header *header, bool *is_own) {
+    char path[PATH_MAX];
+    int status = path_make(name, path);
+    if (status != HS_OK) return status;
+    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) return errno == ENOENT ? HS_NOT_FOUND : hs_err_system(errno);
+    status = peek(fd, header, is_own);
+    if (status == HS_OK) return fd;
+    close(fd);
+    return status;
+}
+
+int hs_segment_pid_namespace(uint32_t *out) { return pid_namespace(out); }
+
 int hs_segment_unlink(const char *name) {
     char path[PATH_MAX];
     int status = path_make(name, path);

@@ -45,6 +45,10 @@ int hs_segment_attach(const char *name, const hs_segment_config *expected, hs_se
 int hs_segment_is_of_namespace(const hs_segment *segment);
 /* 1: `name` still leads to this mapping's file; 0: not; < 0: status. */
 int hs_segment_is_named(const hs_segment *segment, const char *name);
+/* Read the header of a segment of whatever store, build and boot, without mapping it. Returns a descriptor to read on with (>= 0);
+ * *is_own: it has this build's layout and size, so the offsets in it hold. HS_NOT_FOUND, HS_FORMAT (no segment), HS_SYSTEM. */
+int hs_segment_peek(const char *name, hs_segment_header *header, bool *is_own);
+int hs_segment_pid_namespace(uint32_t *out); /* this process's; 0: there is but one */
 int hs_segment_unlink(const char *name);
 /* Unmap and close. Never while another thread uses it. */
 void hs_segment_detach(hs_segment *segment);

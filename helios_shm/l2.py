@@ -40,6 +40,7 @@ from .store import FORMAT_VERSION, StorePaths, identity
 NODE, VALUE, BLOB = 1, 2, 4
 
 _MAP_SIZES = tuple(1 << bits for bits in (40, 38, 36, 35, 34, 33, 32, 31, 30, 28))
+MAP_BYTES_MAX, MAP_BYTES_MIN = _MAP_SIZES[0], _MAP_SIZES[-1]
 _READERS_MAX = 2048
 # LMDB maps its lock file and touches it page by page: what has no room on the disk by then is SIGBUS, so it is made
 # before. A header and 64 bytes a reader; LMDB takes what is more for more readers.

@@ -186,15 +186,15 @@ def _is_named(fd: int, path: Path) -> bool:
 # ---- the coordinator lock --------------------------------------------------------------------------------
 
 
-def _range_is_locked(path: Path, size: int) -> bool:
-    """Does anybody hold an OFD or POSIX lock on the file's first bytes? Looks; takes nothing. Raises StoreError."""
+def _range_is_locked(path: Path, size: int, start: int = 0) -> bool:
+    """Does anybody hold an OFD or POSIX lock on these of the file's bytes? Looks; takes nothing. Raises StoreError."""
     with _as_store_error(path):
         try:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
             return False
         try:
-            asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, size, 0)
+            asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, start, size, 0)
             kind = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0]
             return bool(kind != fcntl.F_UNLCK)
         finally:
@@ -614,7 +614,7 @@ def sweep_ephemeral() -> int:
             status = os.lstat(root / name)
             if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
                 continue
-            if _creator_lives(name.lstrip(".")):
+            if creator_lives(name.lstrip(".")):
                 continue
             if name.startswith("."):
                 shutil.rmtree(root / name)
@@ -624,7 +624,7 @@ def sweep_ephemeral() -> int:
     return removed
 
 
-def _creator_lives(name: str) -> bool:
+def creator_lives(name: str) -> bool:
     """Whoever makes a store has no lock in it for an instant; its name says who that is."""
     try:
         pid, started = name.removeprefix(EPHEMERAL_PREFIX).split("-")[:2]
@@ -646,6 +646,11 @@ def _sweep_one(paths: StorePaths) -> int:
 def is_in_use(paths: StorePaths) -> bool:
     """Does a coordinator or a participant of the store live?"""
     return coordinator_runs(paths) or _range_is_locked(paths.participants, _PARTICIPANTS_MAX)
+
+
+def slot_is_alive(paths: StorePaths, slot: int) -> bool:
+    """Does the owner of a participant's slot live?"""
+    return _range_is_locked(paths.participants, 1, slot)
 
 
 def is_used_elsewhere(paths: StorePaths, identity: Identity) -> bool:

@@ -1,4 +1,4 @@
-"""init, status, stats, check, destroy: the store as a whole."""
+"""init, status, stats, check, doctor, destroy: the store as a whole."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 
 from .. import Engine, NotFoundError, Stats
 from .. import open as open_store
+from ..doctor import Finding, examine
 from ..lifecycle import destroy_store
 from ..store import StorePaths, info_read
 from . import exits
@@ -173,6 +174,44 @@ def check(ctx: click.Context, repair: bool, as_json: bool) -> None:
 
 
 @click.command(cls=Command)
+@click.option("--fix", is_flag=True, help="Mend what can be mended without any risk for what is stored.")
+@json_option
+@click.pass_context
+def doctor(ctx: click.Context, fix: bool, as_json: bool) -> None:
+    """Say what is wrong around the store, and what to do.
+
+    Looks at the machine, at what stores that are gone have left in shared memory, and, where there is a store, at its
+    files, its segment, who takes part, its coordinator. Exits with 1 if something is to be done. Whether the contents
+    are whole is what check says.
+    """
+    place = ctx.ensure_object(Place)
+    path = place.path() if place.is_named() else None
+    with progress("looking"):
+        findings = examine(path, fix=fix)
+    undone = [finding for finding in findings if finding.severity != "note" and not finding.mended]
+    if as_json:
+        report({"ok": not undone, "findings": [dataclasses.asdict(finding) for finding in findings]})
+    else:
+        for finding in findings:
+            _say_finding(finding)
+        where = visible(str(path)) if path is not None else "no store here; this machine"
+        line(
+            paint(f"{where}: nothing to do", "good")
+            if not undone
+            else f"{where}: {count(len(undone), 'thing')} to do"
+        )
+    if undone:
+        ctx.exit(exits.DIFFERENT)
+
+
+def _say_finding(finding: Finding) -> None:
+    grade = paint("mended", "good") if finding.mended else paint(finding.severity, finding.severity)
+    line(f"{grade}: {finding.subject}: {visible(finding.message)}")
+    if not finding.mended:
+        line(f"  {visible(finding.advice)}")
+
+
+@click.command(cls=Command)
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.option(
     "--force", is_flag=True, help="Even while other processes use it: their commits fail from then on."
@@ -194,4 +233,4 @@ def destroy(ctx: click.Context, yes: bool, force: bool, as_json: bool) -> None:
     report({"destroyed": paths.root}) if as_json else line(f"removed {paths.root}")
 
 
-ALL = (init, status, stats, check, destroy)
+ALL = (init, status, stats, check, doctor, destroy)

@@ -34,6 +34,14 @@ class Place:
             "or make one here: helios-shm init"
         )
 
+    def is_named(self) -> bool:
+        """Does anything say which store is meant?"""
+        try:
+            self.path()
+        except NotFoundError:
+            return False
+        return True
+
     def new_path(self) -> Path:
         """Where ``init`` makes a store that nobody has named."""
         given = self.given or os.environ.get(STORE_VARIABLE)

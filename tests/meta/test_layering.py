@@ -44,6 +44,7 @@ PYTHON_FLOORS = [
     "coordinator",
     "check",
     "engine",
+    "doctor",
     "__init__",
     "__main__",
 ]
@@ -51,6 +52,7 @@ PYTHON_FLOORS = [
 # The command line stands above all and uses the public API; and of the modules below it these alone, for what the
 # public API does not have.
 BELOW_THE_COMMAND_LINE = {
+    "doctor": "examine",
     "lifecycle": "destroy_store",
     "store": "what is written in a store's description",
 }
@@ -89,6 +91,7 @@ C_FLOORS = [
     "hs_metrics",
     "hs_participant",
     "hs_chunk",
+    "hs_survey",
     "hs_heat",
     "hs_index",
     "hs_ring",

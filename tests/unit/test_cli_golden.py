@@ -30,7 +30,7 @@ def test_output_is_that_of_the_transcript(
 def test_every_command_is_in_a_transcript() -> None:
     played = "\n".join(path.read_text() for path in TRANSCRIPTS)
     # Their output is another at each run; tests/processes/test_command_line.py runs them.
-    elsewhere = {"stats", "bench", "completion"}
+    elsewhere = {"stats", "bench", "completion", "doctor"}
     missing = [
         name for name in commands.commands if name not in elsewhere and f"helios-shm {name}" not in played
     ]
