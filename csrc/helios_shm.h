@@ -35,7 +35,9 @@ enum hs_status {
     HS_TIMED_OUT = -18, /* a wait ended without its event */
     HS_REAPED = -19,    /* this process was taken for dead while it appended: begin again */
     HS_CLOSING = -20,   /* the segment is being given up: attach again */
-    HS_CONTENDED = -21  /* a commit lost its race many times in a row: look at the clock, then call again */
+    HS_CONTENDED = -21, /* a commit lost its race many times in a row: look at the clock, then call again */
+    HS_STOPPED = -22,   /* a collection deletes just now: hs_collection_wait, then call again */
+    HS_COLLECTED = -23  /* a collection has deleted since the values were formed: form them again, and begin anew */
 };
 const char *hs_strerror(int status);
 int hs_errno(void);
@@ -49,6 +51,18 @@ int hs_looks_random(const uint8_t *bytes,
                     size_t size); /* 1: compressing would be in vain, as a sample of 64 bytes tells; 0 */
 uint64_t hs_key_hash(const void *key, size_t size); /* part of the node format: see hs_checksum.h */
 uint64_t hs_key_hash_level(uint64_t key_hash, unsigned level);
+
+/* ---- Leases: which states this process holds (hs_lease.c) --------------------------------------------------------------- */
+typedef struct hs_leases hs_leases;
+/* directory: where the table is seen by the coordinator (made if need be); NULL: by nobody, for a store that cannot be written. */
+int hs_leases_open(const char *directory, hs_leases **out);
+/* Show the table under a name of its own, unless it is shown: in a forked child on first use, or after HS_NO_SPACE. */
+int hs_leases_publish(hs_leases *leases);
+/* Take the table's file away; what is held stays counted. */
+void hs_leases_withdraw(hs_leases *leases);
+void hs_leases_close(hs_leases *leases);
+/* How many states are held. */
+uint64_t hs_leases_count(hs_leases *leases);
 
 /* ---- The engine: this process's attachment to a segment ------------------------------------------------------------- */
 typedef struct hs_engine hs_engine;
@@ -67,6 +81,7 @@ typedef struct hs_open_args {
     uint32_t mode, ephemeral;
     uint32_t adopt; /* nobody uses the segment: one of another PID namespace is taken over */
     uint32_t reserved;
+    hs_leases *leases; /* open for as long as the engine; NULL: it holds nothing (a coordinator) */
 } hs_open_args;
 
 /* The caller holds the gate (HS_OPEN_PRIVATE needs none). */
@@ -94,6 +109,12 @@ typedef struct hs_engine_stats {
     uint64_t segment_nonce;
 } hs_engine_stats;
 int hs_engine_stats_get(hs_engine *engine, hs_engine_stats *out);
+/* The collection word {deletions:63 | stopping:1}: while it stands still and is even, nothing is deleted. */
+uint64_t hs_engine_collection(hs_engine *engine);
+/* Sleep while the collection word is this one, at most wait_ms (<= 50). HS_OK: it changed; HS_TIMED_OUT. */
+int hs_collection_wait(hs_engine *engine, uint64_t collection, unsigned wait_ms);
+/* Does this node stand in the ring, put since the last deletion? 1 or 0. */
+int hs_root_stands(hs_engine *engine, const uint8_t *root);
 /* Which participants hold a chunk now: pids, at most capacity; returns how many. */
 int hs_engine_busy_pids(hs_engine *engine, uint64_t *pids, uint32_t capacity);
 
@@ -206,6 +227,52 @@ int hs_drain_allocate_ahead(hs_drain *drain, uint32_t count);
 int hs_drain_evict(
     hs_drain *drain); /* branch tags whose head is in L2, when the table fills; returns how many */
 void hs_drain_announce(hs_drain *drain, uint64_t epoch, uint64_t pid); /* who coordinates */
+/* Let nobody begin a commit, and wait until nobody is in one, at most wait_ms: from here to hs_drain_go nobody relies on anything that
+ * is there without holding a lease of it. HS_TIMED_OUT: somebody stayed, whose *pid this is; nobody is kept from anything then. All of
+ * a round may happen in between. */
+int hs_drain_stop(hs_drain *drain, unsigned wait_ms, uint64_t *pid);
+/* Let commits go on. deleted: something was deleted; then all that the ring has must have been persisted before the stop, or in it. */
+int hs_drain_go(hs_drain *drain, int deleted);
+/* No writer is to rely any more on what is persisted by now and stands in the ring: it puts it anew. */
+int hs_drain_age(hs_drain *drain);
+
+/* ---- Marking: what is reachable (hs_mark.c) ---------------------------------------------------------------------------------
+ * A set of ids. A node that is wanted is searched for in the packs and expanded: its children and the states nested in it are
+ * wanted then, its values marked. The empty state is ignored: it need not be anywhere. Not thread-safe. */
+typedef struct hs_mark hs_mark;
+int hs_mark_open(hs_mark **out);
+void hs_mark_close(hs_mark *mark);
+int hs_mark_add(hs_mark *mark, const uint8_t *id); /* a node is wanted: 1, or 0 if it was known; or status */
+/* Every node whose id begins with these 6 bytes (a lease's tag) is wanted. 1: no marked id begins so. */
+int hs_mark_lease(hs_mark *mark, uint64_t tag);
+int hs_mark_has(const hs_mark *mark, const uint8_t *id); /* 1 or 0 */
+/* Expand a wanted node whose bytes these are (their form is validated, their hash is not): HS_OK, HS_CORRUPT, HS_NO_MEMORY. */
+int hs_mark_node(hs_mark *mark, const uint8_t *id, const uint8_t *bytes, size_t size);
+enum hs_mark_flag { HS_MARK_YOUNG = 1 /* every node is wanted */ };
+/* Expand the wanted nodes of a validated pack, from its last row to its first, some at a time. *row: rows still to look at (begin with
+ * UINT32_MAX), 0 when done. dead: bitmap of rows that are none any more, or NULL. HS_CORRUPT: the node in *row. */
+int hs_mark_pack(hs_mark *mark, const uint8_t *pack, size_t size, const uint8_t *dead, uint32_t flags,
+                 uint32_t *row);
+uint64_t hs_mark_pending(const hs_mark *mark); /* nodes that are wanted and not expanded */
+/* Some of them, in turn: ids, at most capacity; how many. 0: all were given since the last 0. */
+uint32_t hs_mark_wanted(hs_mark *mark, uint8_t *ids, uint32_t capacity);
+/* From now on, remember what is marked; and what that was: ids of nodes and values, at most capacity; how many there are. */
+void hs_mark_watch(hs_mark *mark);
+uint64_t hs_mark_grown(const hs_mark *mark, uint8_t *ids, uint64_t capacity);
+/* Which rows of a pack die: those that are dead, not marked, or whose id was placed by an earlier call. dead: bitmap, bit 0 of byte 0 is
+ * row 0; *live_bytes: stored bytes of the others. */
+int hs_mark_place(hs_mark *mark, const uint8_t *pack, size_t size, const uint8_t *dead_before, uint8_t *dead,
+                  uint64_t *live_bytes, uint32_t *live_rows);
+
+/* ---- The coordinator's look at leases (hs_lease_view.c) ------------------------------------------------------------------------ */
+typedef struct hs_lease_view hs_lease_view;
+int hs_lease_view_open(const char *directory, hs_lease_view **out);
+void hs_lease_view_close(hs_lease_view *view);
+/* Mark what is leased in any table, those of the dead included; what has changed since the last reading is read. Returns how
+ * many tags came in that no marked id begins with, or status. */
+int64_t hs_lease_view_read(hs_lease_view *view, hs_mark *mark);
+/* Remove the tables that nobody holds; returns how many. Not between hs_drain_stop and hs_drain_go. */
+int hs_lease_drop_dead(const char *directory);
 
 /* ---- The locator: hash -> (pack, row), a mapped file beside LMDB (hs_locator.c) ----------------------------------------- */
 typedef struct hs_locator hs_locator;
@@ -260,6 +327,7 @@ typedef struct hs_call {
     uint64_t expected_serial; /* fail with HS_MOVED unless the head has this serial */
     int64_t time_ns;          /* the commit's time since the epoch, if has_time */
     uint32_t has_time, reserved_in;
+    uint64_t formed_under; /* the collection word before blob files of the edits were written or found */
     /* Out. */
     uint8_t missing[32];   /* HS_MISSING: what to bring from L2 */
     uint32_t missing_kind; /* enum hs_entry_kind: node or value */
@@ -274,6 +342,9 @@ typedef struct hs_call {
     uint32_t retries;           /* of the last commit */
     hs_commit_state *
         state; /* a commit that is suspended: go on with hs_commit_continue or end it with hs_commit_cancel */
+    uint64_t collection; /* the collection word before the head was read (hs_branch_word), or under which a suspended commit stopped */
+    uint8_t held_root[32]; /* the result of a commit, of which the call holds this many leases: hs_call_let_go */
+    uint32_t held, reserved1;
 } hs_call;
 
 enum hs_result_flag {
@@ -379,7 +450,7 @@ typedef struct hs_edits {
 } hs_edits;
 /* Commit edits on a base: `base` is {root[32]} and, with a branch, {root[32], u64 incarnation}. branch NULL: detached. On success: the size of the commit
  * record in data (csrc/hs_record.h; for a detached commit as well, though nothing keeps that one), perhaps with HS_LOOK_AFTER.
- * HS_MISSING, HS_WAIT, HS_HEAD_IN_L2, HS_CONTENDED: suspended (call->state set): do what is needed, then hs_commit_continue. Everything else ends it. What `edits`, message and metadata
+ * HS_MISSING, HS_WAIT, HS_HEAD_IN_L2, HS_CONTENDED, HS_STOPPED: suspended (call->state set): do what is needed, then hs_commit_continue. Everything else ends it. What `edits`, message and metadata
  * point to must stay in place until then. The linearisation point is the branch head's compare-and-swap. */
 int64_t hs_commit_one(hs_call *call, hs_branch_ref *branch, const uint8_t *base, const uint8_t *key,
                       size_t key_size, const uint8_t *value, size_t value_size);
@@ -391,4 +462,6 @@ int64_t hs_commit_root(hs_call *call, hs_branch_ref *branch, uint32_t move, cons
                        const uint8_t *expected);
 int64_t hs_commit_continue(hs_call *call);
 void hs_commit_cancel(hs_call *call);
+/* Give up the leases of a commit's result, once those who keep it have theirs. The next commit of the call does it too. */
+void hs_call_let_go(hs_call *call);
 #endif

@@ -4,7 +4,8 @@
  *          \__ once __/   \______________________ again with the new head when the CAS is lost ______________________/
  *
  * Invariants. Everything that a head names was published before the head's compare-and-swap, the linearisation point. The chunk stays
- * BUSY until the head has moved: a chunk given up earlier could be drained and reused with the record in it. A suspended
+ * BUSY until the head has moved: a chunk given up earlier could be drained and reused with the record in it. What is there already, and not
+ * held by a lease, is relied on only between `enter` and `leave`, when nothing is deleted; the result is held before `leave`. A suspended
  * commit holds no chunk and no pointer into the cache. Nothing that was put needs to be taken back when a commit ends
  * without moving the head: it is unreferenced, and harmless.
  */
@@ -15,6 +16,7 @@
 #include "hs_engine.h"
 #include "hs_metrics.h"
 #include "hs_record.h"
+#include "hs_step.h"
 
 #define HS_SLOT_UNKNOWN       UINT32_MAX
 #define HS_LOST_RACES_MAX     64u /* before the caller is asked to look at its clock */
@@ -49,6 +51,9 @@ struct hs_commit_state {
     uint8_t applied_on[HS_HASH_SIZE];
     hs_apply_result result;
     uint64_t start_ns, latency_ns, reaped;
+    uint64_t
+        collection; /* the word under which it was run: what it relied on under another may have been deleted */
+    bool has_blobs;
     uint32_t retries, lost_in_a_row;
 };
 
@@ -391,6 +396,7 @@ static int fill_edits(hs_commit_state *state) {
                                     .value = {.kind = form & HS_EDIT_KIND,
                                               .size = edits->value_sizes[i],
                                               .bytes = edits->value_at ? edits->value_at[i] : value}};
+        state->has_blobs |= (form & HS_EDIT_BLOB) != 0;
         key += edits->key_sizes[i];
         value += edits->value_sizes[i];
     }
@@ -481,7 +487,48 @@ static void begin_again(hs_engine *engine, hs_commit_state *state) {
 }
 
 static bool is_suspension(int64_t result) {
-    return result == HS_MISSING || result == HS_WAIT || result == HS_HEAD_IN_L2 || result == HS_CONTENDED;
+    return result == HS_MISSING || result == HS_WAIT || result == HS_HEAD_IN_L2 || result == HS_CONTENDED ||
+           result == HS_STOPPED;
+}
+
+/* Was anything deleted between the two? A stop that came to nothing changes the word as well. */
+static bool deleted_between(uint64_t before, uint64_t now) { return before >> 1 != now >> 1; }
+
+static void leave(hs_engine *engine) {
+    if (HS_LIKELY(engine->self.slot != NULL))
+        hs_store32_release(&engine->self.slot->committing, 0); /* E28 (release end) */
+}
+
+/* Be in a commit, so that nothing is deleted until `leave`. Where something was since the commit was last in one, what it had found may be
+ * gone: it begins again. HS_STOPPED: something is about to be. */
+static int enter(hs_call *call, hs_commit_state *state) {
+    hs_engine *engine = call->engine;
+    if (HS_LIKELY(engine->self.slot != NULL)) hs_store32_relaxed(&engine->self.slot->committing, 1);
+    hs_fence_seq_cst(); /* E26: I am in a commit, before I look whether anything is deleted */
+    uint64_t now = call->collection = hs_engine_collection(engine);
+    HS_STEP(commit_begun);
+    int status = HS_OK;
+    if (HS_UNLIKELY(now != engine->collection || now != state->collection)) {
+        if (now & 1)
+            status = HS_STOPPED;
+        else if (state->has_blobs && deleted_between(call->formed_under, now))
+            status = HS_COLLECTED;
+        if (status == HS_OK && deleted_between(engine->collection, now)) engine->ring.pending_count = 0;
+        if (status == HS_OK && deleted_between(state->collection, now)) begin_again(engine, state);
+        if (status == HS_OK) engine->collection = state->collection = now;
+    }
+    if (status != HS_OK) leave(engine);
+    return status;
+}
+
+/* Hold the result for those who will keep it: a workspace, and a Commit. */
+static void hold_result(hs_call *call, const hs_commit_state *state) {
+    hs_call_let_go(call);
+    if (!call->engine->leases) return;
+    if (hs_lease_add(call->engine->leases, state->result.root, 2) == HS_LEASE_NONE) return;
+    memcpy(call->held_root, state->result.root, HS_HASH_SIZE);
+    call->held = 2;
+    HS_STEP(commit_leased);
 }
 
 static void state_free(hs_commit_state *state) {
@@ -509,7 +556,8 @@ static void fetch_ahead(hs_engine *engine, const hs_commit_state *state, size_t 
 /* Run under the engine's mutex, which the caller holds; the chunk is released on every way out. */
 static int64_t run_locked(hs_call *call, hs_commit_state *state) {
     hs_engine *engine = call->engine;
-    int64_t result;
+    int64_t result = enter(call, state);
+    if (HS_UNLIKELY(result != HS_OK)) return result;
     engine->ring.spared = (hs_ring_spared){0};
     hs_cache_trim(engine->tree.cache);
     if (state->reaped != engine->reaped) begin_again(engine, state);
@@ -527,8 +575,12 @@ static int64_t run_locked(hs_call *call, hs_commit_state *state) {
         hs_metrics_count(engine->self.metrics, HS_COUNT_COMMITS, 1);
         hs_metrics_measure(engine->self.metrics, HS_MEASURE_COMMIT, state->latency_ns);
         call->retries = state->retries;
+        hold_result(call, state);
+        leave(engine);
         hs_ring_bell(&engine->segment); /* E7 */
         result |= look_after(engine, state->start_ns);
+    } else {
+        leave(engine);
     }
     if (result == HS_CONFLICT) hs_metrics_count(engine->self.metrics, HS_COUNT_CONFLICTS, 1);
     return result == HS_MISSING ? hs_call_status(call, HS_MISSING) : result;
@@ -545,6 +597,7 @@ static void begin(hs_commit_state *state, hs_call *call, hs_branch_ref *branch, 
     state->start_ns = hs_clock_ns(CLOCK_MONOTONIC);
     state->branch = branch;
     state->reaped = call->engine->reaped;
+    state->collection = hs_engine_collection(call->engine);
     if (!base) return;
     memcpy(state->base_root, base, HS_HASH_SIZE);
     state->base_incarnation = branch ? hs_load_u64(base + HS_HASH_SIZE) : 0;

@@ -12,10 +12,12 @@
 
 #define PROBE_INTERVAL_NS                                                                                    \
     UINT64_C(100000000) /* the dead are looked for so often, unless asked to be thorough */
-#define REJOIN_HEADS_MAX  1024u
-#define REJOIN_NS_MIN     UINT64_C(100000)
-#define TAGS_IN_LINE      8u
-#define ENTRY_BYTES_GUESS 640u
+#define REJOIN_HEADS_MAX    1024u
+#define REJOIN_NS_MIN       UINT64_C(100000)
+#define TAGS_IN_LINE        8u
+#define ENTRY_BYTES_GUESS   640u
+#define COLLECTION_STOPPING UINT64_C(1)
+#define STOP_PAUSE_NS       50000L
 _Static_assert(HS_BRANCH_SLOTS % TAGS_IN_LINE == 0, "lines");
 #define TABLE_USED_MAX  (HS_BRANCH_SLOTS / 4 * 3)
 #define TABLE_USED_AIM  (HS_BRANCH_SLOTS / 2)
@@ -67,7 +69,8 @@ struct hs_drain {
     size_t chain_count, chain_capacity;
     uint32_t chain_slot, evict_hand;
     uint64_t chain_head, chain_serial; /* serial of chain[0] */
-    uint8_t *record;                   /* HS_RECORD_SIZE_MAX bytes */
+    bool stopped, recovers; /* by hs_drain_stop; by a coordinator that died, and may have deleted */
+    uint8_t *record;        /* HS_RECORD_SIZE_MAX bytes */
 };
 
 static uint64_t word_fresh(hs_segment *segment) {
@@ -103,6 +106,7 @@ int hs_drain_open(hs_segment *segment, int participants_fd, hs_drain **out) {
         return HS_NO_MEMORY;
     }
     eviction_undo(segment);
+    drain->recovers = (hs_load_relaxed(&segment->header->collection) & COLLECTION_STOPPING) != 0;
     hs_store32_relaxed(&segment->header->sleeping, 0);
     *out = drain;
     return HS_OK;
@@ -556,13 +560,14 @@ int hs_drain_finish(hs_drain *drain) {
     if (hs_load32_relaxed(&segment->header->done_waiters) != 0)
         hs_futex_wake_all(&segment->header->done_bell);
     HS_STEP(round_after);
-    return HS_OK;
+    return drain->recovers ? hs_drain_go(drain, 1) : HS_OK;
 }
 
 /* ---- Between rounds ---- */
 
 int hs_drain_has_work(hs_drain *drain, int thorough) {
     const hs_segment *segment = drain->segment;
+    if (drain->recovers) return 1;
     for (uint32_t chunk = 0; chunk < segment->chunk_count; chunk++) {
         range r = chunk_undrained(segment, chunk);
         if (r.from != r.to) return 1;
@@ -658,6 +663,76 @@ int hs_drain_allocate_ahead(hs_drain *drain, uint32_t count) {
         made++;
     }
     return (int)made;
+}
+
+/* ---- Stopping commits ---- */
+
+/* Who is in a commit and lives: its slot, or HS_PARTICIPANTS. */
+static uint32_t committing_find(const hs_drain *drain) {
+    for (uint32_t n = 0; n < HS_PARTICIPANTS; n++) {
+        const hs_participant_slot *slot = &drain->segment->participants[n];
+        if (!is_taken(drain->segment, n) || hs_load32_acquire(&slot->committing) == 0) continue; /* E28 */
+        if (drain->participants_fd < 0 || hs_participant_alive(drain->participants_fd, n) != 0) return n;
+    }
+    return HS_PARTICIPANTS;
+}
+
+/* Change the collection word, which nobody else writes, and wake those who wait for that. */
+static void collection_set(hs_drain *drain, uint64_t word) {
+    hs_word *collection = &drain->segment->header->collection;
+    drain->stopped = drain->recovers = false;
+    hs_store_release(collection, word); /* E29 (release end) */
+    hs_futex_wake_all(hs_futex_half(collection));
+}
+
+int hs_drain_stop(hs_drain *drain, unsigned wait_ms, uint64_t *pid) {
+    hs_word *collection = &drain->segment->header->collection;
+    uint64_t word = hs_load_relaxed(collection) | COLLECTION_STOPPING, begun = hs_clock_ns(CLOCK_MONOTONIC);
+    if (drain->recovers || drain->collected) return HS_ARGUMENT; /* a round comes first */
+    hs_store_relaxed(collection, word);
+    drain->stopped = true;
+    HS_STEP(stop_raised);
+    hs_fence_seq_cst(); /* E26, E27: nobody may begin, before I look who is in a commit and what is held */
+    for (;;) {
+        uint32_t n = committing_find(drain);
+        if (n == HS_PARTICIPANTS) {
+            return HS_OK;
+        }
+        if (hs_clock_ns(CLOCK_MONOTONIC) - begun >= wait_ms * UINT64_C(1000000)) {
+            *pid = hs_load_relaxed(&drain->segment->participants[n].pid);
+            collection_set(drain, word & ~COLLECTION_STOPPING);
+            return HS_TIMED_OUT;
+        }
+        nanosleep(&(struct timespec){.tv_nsec = STOP_PAUSE_NS}, NULL);
+    }
+}
+
+/* Let no writer rely on what stands below this. */
+static void stale_raise(hs_segment *segment, uint32_t chunk, uint32_t generation, uint32_t offset) {
+    hs_word *stale = &segment->chunks[chunk].stale;
+    uint64_t mark = (uint64_t)generation << 32 | offset;
+    if (mark > hs_load_relaxed(stale)) hs_store_relaxed(stale, mark); /* E29: the collection word follows */
+}
+
+int hs_drain_go(hs_drain *drain, int deleted) {
+    hs_segment *segment = drain->segment;
+    if (!drain->stopped && !drain->recovers) return HS_ARGUMENT;
+    uint64_t word = hs_load_relaxed(&segment->header->collection) & ~COLLECTION_STOPPING;
+    for (uint32_t chunk = 0; deleted && chunk < segment->chunk_count; chunk++) {
+        hs_chunk_state_word w = hs_chunk_word_decode(hs_load_acquire(&segment->chunks[chunk].word));
+        stale_raise(segment, chunk, w.generation, w.cursor);
+    }
+    HS_STEP(stop_lowered);
+    collection_set(drain, deleted ? word + 2 : word);
+    return HS_OK;
+}
+
+int hs_drain_age(hs_drain *drain) {
+    for (uint32_t chunk = 0; chunk < drain->segment->chunk_count; chunk++) {
+        uint64_t mark = hs_load_relaxed(&drain->segment->chunks[chunk].persisted);
+        stale_raise(drain->segment, chunk, (uint32_t)(mark >> 32), (uint32_t)mark);
+    }
+    return HS_OK;
 }
 
 /* ---- Eviction ---- */

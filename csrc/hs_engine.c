@@ -9,6 +9,7 @@
 #include "hs_clock.h"
 #include "hs_drain.h"
 #include "hs_err.h"
+#include "hs_futex.h"
 #include "hs_metrics.h"
 #include "hs_record.h"
 
@@ -47,7 +48,11 @@ static void fork_child(void) {
     pthread_mutex_unlock(&engines_lock);
 }
 
-static void fork_handlers_install(void) { (void)pthread_atfork(fork_prepare, fork_parent, fork_child); }
+/* Before a fork the engines' locks are taken first, then those of leases: handlers run in the opposite order of their installation. */
+static void fork_handlers_install(void) {
+    hs_lease_fork_handlers();
+    (void)pthread_atfork(fork_prepare, fork_parent, fork_child);
+}
 
 static void engines_add(hs_engine *engine) {
     pthread_once(&fork_handlers_once, fork_handlers_install);
@@ -129,6 +134,7 @@ static int take_slot(hs_engine *engine) {
 }
 
 static void engine_free(hs_engine *engine) {
+    if (engine->leases) hs_leases_watch(engine->leases, NULL);
     if (engine->tree.cache) hs_cache_free(engine->tree.cache);
     if (engine->probe_fd >= 0) close(engine->probe_fd);
     if (engine->segment.base) hs_segment_detach(&engine->segment);
@@ -156,6 +162,8 @@ static int engine_fill(hs_engine *engine, const hs_open_args *args) {
     engine->tree.io =
         (hs_node_io){.context = engine, .load = io_load, .store = io_store, .expect = io_expect};
     hs_ring_init(&engine->ring, &engine->segment, writer_of(engine));
+    engine->leases = args->leases;
+    if (engine->leases) hs_leases_watch(engine->leases, &engine->segment.header->collection);
     return HS_OK;
 }
 
@@ -188,6 +196,9 @@ int hs_engine_after_fork(hs_engine *engine) {
     int status = engine->self.fd >= 0 ? HS_OK : take_slot(engine);
     hs_cache_after_fork(engine->tree.cache);
     hs_engine_unlock(engine);
+    if (status == HS_OK && engine->leases) status = hs_leases_publish(engine->leases);
+    if (status == HS_OK && engine->leases)
+        hs_leases_watch(engine->leases, &engine->segment.header->collection);
     return status;
 }
 
@@ -309,6 +320,26 @@ int hs_round_wait(hs_engine *engine, uint64_t round, unsigned wait_ms) {
 }
 
 int hs_room_wait(hs_engine *engine, unsigned wait_ms) { return hs_ring_wait(&engine->ring, wait_ms); }
+
+/* --- collections --- */
+
+uint64_t hs_engine_collection(hs_engine *engine) {
+    return hs_load_acquire(&engine->segment.header->collection); /* E29 (acquire end) */
+}
+
+int hs_collection_wait(hs_engine *engine, uint64_t collection, unsigned wait_ms) {
+    hs_word *word = &engine->segment.header->collection;
+    if (hs_load_acquire(word) != collection) return HS_OK;
+    hs_futex_wait(hs_futex_half(word), (uint32_t)collection, wait_ms);
+    return hs_load_acquire(word) != collection ? HS_OK : HS_TIMED_OUT;
+}
+
+int hs_root_stands(hs_engine *engine, const uint8_t *root) { return hs_ring_stands(&engine->segment, root); }
+
+void hs_call_let_go(hs_call *call) {
+    if (call->held > 0) hs_lease_drop(call->engine->leases, call->held_root, call->held);
+    call->held = 0;
+}
 
 int hs_call_status(hs_call *call, int status) {
     if (status != HS_MISSING) return status;

@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include "helios_shm.h"
 #include "hs_branch.h"
+#include "hs_lease.h"
 #include "hs_ring.h"
 #include "hs_tree.h"
 
@@ -30,6 +31,9 @@ struct hs_engine {
     uint64_t reaped; /* times that this process was wrongly taken for dead: suspended commits begin again */
     uint64_t value_blocks; /* BLAKE3 compressions spent on values */
     uint64_t looked_after_ns;
+    uint64_t
+        collection; /* the collection word of the last commit: what was pending under another is forgotten */
+    hs_leases *leases; /* NULL: nothing is held */
     char *segment_name, *participants_path;
     uint32_t mode;
     int probe_fd;     /* of the participants file, for the drain */

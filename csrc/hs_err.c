@@ -26,6 +26,9 @@ static const char *const texts[] = {
     [-HS_TIMED_OUT] = "the wait ended without its event",
     [-HS_REAPED] = "this process was taken for dead while it appended",
     [-HS_CLOSING] = "the segment is being given up",
+    [-HS_CONTENDED] = "a commit lost its race many times in a row",
+    [-HS_STOPPED] = "a collection deletes just now",
+    [-HS_COLLECTED] = "a collection has deleted since the values were formed",
 };
 
 const char *hs_strerror(int status) {

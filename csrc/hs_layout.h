@@ -12,7 +12,7 @@
 #include "hs_atomic.h"
 
 #define HS_SEGMENT_MAGIC  UINT64_C(0x314d48536f696c48) /* "HlioSHM1" */
-#define HS_LAYOUT_VERSION 4u
+#define HS_LAYOUT_VERSION 5u
 
 #define HS_CHUNK_SIZE                                                                                        \
     (UINT32_C(1) << 20)     /* bytes; offsets inside a chunk count 16-byte units, so 16 bits hold them */
@@ -87,6 +87,10 @@ typedef struct hs_segment_header {
         pid_namespace; /* inode of the maker's pid namespace: LMDB's reader table holds within one only */
     uint64_t metrics_offset; /* bytes */
     uint8_t pad3[24];
+    /* {deletions:63 | stopping:1}, written by the coordinator. While `stopping`, no commit begins; each deletion of anything from L2
+     * counts. 0: nothing was ever deleted while this segment lives. Read with every lease and commit: a line of its own. */
+    hs_word collection;
+    uint8_t pad4[56];
     /* Words that writers and the coordinator share; a line for each group. */
     hs_word claim_hint; /* chunk where the last claim was made; a hint */
     hs_word kept;       /* units that the last claim kept of what stood there; a hint */
@@ -113,10 +117,8 @@ typedef struct hs_participant_slot {
     hs_word32 inserting; /* a branch tag is being inserted (see evicting) */
     hs_word pid, started_ns;
     hs_word32 metrics_allocated; /* 1: the memory of this slot's metrics exists; never goes back */
-    hs_word32 reserved0;
-    hs_word floor, lease,
-        lease_generation; /* for collection: lowest pack that may hold what is not yet leased; leases */
-    hs_word reserved[9];
+    hs_word32 committing;        /* it may rely on what is there without a lease: see collection */
+    hs_word reserved[12];
 } hs_participant_slot;
 
 typedef struct hs_branch_slot {
@@ -135,7 +137,9 @@ typedef struct hs_chunk_slot {
     hs_word persisted;   /* {generation:32 offset in units:32}, written by the coordinator only */
     hs_word32 allocated; /* 1: the chunk's memory exists; never goes back */
     hs_word32 touched;   /* 1: something in it was hit since it was claimed; a hint */
-    hs_word reserved[5];
+    hs_word
+        stale; /* {generation:32 offset in units:32}: below, no writer relies on what stands there; the coordinator's */
+    hs_word reserved[4];
 } hs_chunk_slot;
 
 /* What was hit and what was missed lately, one byte each, four in a word: hints, whose loss costs a hit and no more.
@@ -162,6 +166,7 @@ typedef struct hs_metrics {
 
 _Static_assert(sizeof(hs_histogram) == 2048 && sizeof(hs_metrics) == 4 * 4096, "pages");
 _Static_assert(sizeof(hs_segment_header) % 64 == 0, "lines");
+_Static_assert(offsetof(hs_segment_header, collection) % 64 == 0, "lines");
 _Static_assert(offsetof(hs_segment_header, claim_hint) % 64 == 0, "lines");
 _Static_assert(offsetof(hs_segment_header, rounds_started) % 64 == 0, "lines");
 _Static_assert(offsetof(hs_segment_header, bell) % 64 == 0, "lines");

@@ -17,10 +17,8 @@ static struct flock byte_lock(uint32_t index) {
 static void slot_fill(hs_participant_slot *slot) {
     hs_store_relaxed(&slot->pid, (uint64_t)getpid());
     hs_store_relaxed(&slot->started_ns, hs_clock_ns(CLOCK_REALTIME));
-    hs_store_relaxed(&slot->floor, 0);
-    hs_store_relaxed(&slot->lease, 0);
-    hs_store_relaxed(&slot->lease_generation, 0);
     hs_store32_relaxed(&slot->inserting, 0);
+    hs_store32_relaxed(&slot->committing, 0);
     hs_store32_release(&slot->state, 1); /* E17 (release end) */
 }
 
@@ -61,6 +59,7 @@ int hs_participant_join(hs_segment *segment, const char *path, hs_participant *o
 
 void hs_participant_slot_free(hs_participant_slot *slot) {
     hs_store32_relaxed(&slot->inserting, 0);
+    hs_store32_relaxed(&slot->committing, 0);
     hs_store32_release(&slot->state, 0); /* E16 (release end) */
 }
 

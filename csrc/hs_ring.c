@@ -174,10 +174,18 @@ int hs_ring_damage(const hs_segment *segment, uint32_t *chunk, uint32_t *offset,
 
 /* ---- Writing ---- */
 
-/* The id's place in the ring, if it stands there verifiably under this header; 0 if not. BLOB names say less than bytes. *alone: no
- * word of the index may be this id's. */
+/* May who writes rely on an entry that stands, so that L2 has it or will have it? Not on what came from L2, nor on what was
+ * put before the last deletion, or long ago. */
+static bool is_relied_on(const hs_segment *segment, const hs_entry *header, uint64_t place) {
+    uint64_t stale = hs_load_relaxed(&segment->chunks[hs_place_chunk(place)].stale);
+    if ((header->flags & HS_ENTRY_CACHED) != 0) return false;
+    return (uint32_t)(stale >> 32) != hs_place_generation(place) || hs_place_offset(place) >= (uint32_t)stale;
+}
+
+/* The id's place in the ring, if it stands there verifiably under this header; 0 if not. BLOB names say less than bytes. `flags`: of what
+ * is put; CACHED: it need not be relied on. *alone: no word of the index may be this id's. */
 static uint64_t find_standing(const hs_segment *segment, const hs_index_key *key, const uint8_t id[32],
-                              uint8_t kind, bool *alone) {
+                              uint8_t kind, uint8_t flags, bool *alone) {
     uint64_t places[HS_INDEX_CANDIDATES];
     uint32_t candidates = hs_index_probe_first(segment, key, places);
     *alone = candidates == 0;
@@ -186,9 +194,26 @@ static uint64_t find_standing(const hs_segment *segment, const hs_index_key *key
         if (!header_read(segment, places[i], &header) || memcmp(header.id, id, 32) != 0) continue;
         if ((header.kind == HS_ENTRY_BLOB) != (kind == HS_ENTRY_BLOB) || !still_current(segment, places[i]))
             continue;
+        if ((flags & HS_ENTRY_CACHED) == 0 && !is_relied_on(segment, &header, places[i])) continue;
         return places[i];
     }
     return 0;
+}
+
+bool hs_ring_stands(const hs_segment *segment, const uint8_t id[32]) {
+    hs_index_key key = hs_index_key_make(segment, id);
+    uint64_t places[HS_INDEX_WAYS];
+    for (int which = 0; which < 2; which++) {
+        uint32_t count = hs_index_probe_one(segment, &key, which, places);
+        for (uint32_t i = 0; i < count; i++) {
+            hs_entry header;
+            if (header_read(segment, places[i], &header) && memcmp(header.id, id, 32) == 0 &&
+                header.kind == HS_ENTRY_NODE && is_relied_on(segment, &header, places[i]) &&
+                still_current(segment, places[i]))
+                return true;
+        }
+    }
+    return false;
 }
 
 static uint64_t find_pending(const hs_ring *ring, const uint8_t id[32]) {
@@ -214,7 +239,7 @@ static void pending_add(hs_ring *ring, const hs_index_key *key, const uint8_t id
 static uint64_t look_up_last(hs_ring *ring) {
     uint32_t last = ring->pending_count - 1;
     uint64_t standing = find_standing(ring->segment, &ring->pending_key[last], ring->pending_id[last],
-                                      ring->offered.kind, &ring->pending_new[last]);
+                                      ring->offered.kind, ring->offered.flags, &ring->pending_new[last]);
     if (standing != 0) {
         ring->writer.end = hs_place_offset(ring->pending_place[last]);
         ring->pending_count--;
@@ -309,7 +334,7 @@ static bool is_worth_keeping(const hs_ring *ring, uint64_t place, uint32_t units
         return false;
     hs_index_key key = hs_index_key_make(segment, header->id);
     bool alone;
-    return find_standing(segment, &key, header->id, header->kind, &alone) == 0;
+    return find_standing(segment, &key, header->id, header->kind, HS_ENTRY_CACHED, &alone) == 0;
 }
 
 /* Move an entry of the last use down to the end of what is kept. */
@@ -434,7 +459,9 @@ static int offer(hs_ring *ring, const hs_ring_item *item, uint64_t *place, bool 
     *added = *place == 0;
     if (!*added) return HS_OK;
     int status = append(ring, item, &key, place);
-    if (status == HS_OK) ring->offered = (hs_ring_offered){.kind = item->kind, .raw_size = item->raw_size};
+    if (status == HS_OK)
+        ring->offered =
+            (hs_ring_offered){.kind = item->kind, .flags = item->flags, .raw_size = item->raw_size};
     return status;
 }
 

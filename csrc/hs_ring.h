@@ -16,6 +16,7 @@
 
 typedef struct hs_ring_offered { /* the entry that was appended last and not looked up yet */
     uint8_t kind;                /* 0: there is none */
+    uint8_t flags;
     uint64_t raw_size;
 } hs_ring_offered;
 
@@ -60,8 +61,9 @@ void hs_ring_init(hs_ring *ring, hs_segment *segment, hs_participant *self);
 /* Whoever claims a chunk keeps of its last use what was hit there (hs_heat.h), moved to its front and flagged CACHED: what is
  * appended here may begin with that.
  *
- * Append; *place tells where, *added whether (false: an entry of that id stands in L1 already and *place is its place; an entry
- * flagged CACHED satisfies such a probe too: L2 has it).
+ * Append; *place tells where, *added whether (false: an entry of that id stands in L1 already and *place is its place). What is flagged
+ * CACHED, or lies below its chunk's stale mark, stands for nothing but other CACHED entries: a collection may have deleted it from L2,
+ * or may count it among what is old.
  * Flushes by itself now and then. HS_WAIT: no chunk, or a bucket of the index is full: everything appended so far has been
  * published and the full chunk sealed; call again later with the same item. HS_REAPED: what was appended since the last flush
  * is lost; begin again. HS_NO_SPACE. HS_ARGUMENT: payload above HS_ENTRY_PAYLOAD_MAX, sizes that disagree. */
@@ -96,6 +98,8 @@ int hs_ring_get(hs_ring *ring, const uint8_t id[32], void *buffer, size_t capaci
 /* The same by place (commit records). HS_NOT_FOUND: the chunk's generation has changed, or the word is none of a place
  * (HS_WORD_IN_L2): it is in L2. HS_CORRUPT: the entry is there and damaged. */
 int hs_ring_read(const hs_segment *segment, uint64_t place, void *buffer, size_t capacity, hs_ring_hit *hit);
+/* Does a node of this id stand in the ring that L2 has, or will have, whatever was deleted so far? */
+bool hs_ring_stands(const hs_segment *segment, const uint8_t id[32]);
 /* The next entry whose header or sum is wrong, from *offset of *chunk on; see hs_l1_damage. */
 int hs_ring_damage(const hs_segment *segment, uint32_t *chunk, uint32_t *offset, uint64_t *place,
                    uint8_t id[32]);

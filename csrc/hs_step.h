@@ -23,6 +23,8 @@
   X(txn_before) X(txn_after)                 /* coordinator: the synced transaction (called from Python) */  \
   X(locator_after) X(marks_after) X(free_after) X(round_done) X(round_after) /* coordinator: what follows it */ \
   X(evict_begun) X(evict_untagged) X(evict_moved) /* coordinator: a branch's tag leaves the table */         \
+  X(commit_begun) X(commit_leased)           /* writer: in a commit; its result is held, it still is in it */ \
+  X(stop_raised) X(stop_lowered)             /* coordinator: no commit begins; stale marks stand, before they go on */ \
   X(leave_unlinked)                          /* coordinator: the segment has no name (called from Python) */
 /* clang-format on */
 
