@@ -1,8 +1,12 @@
 """What a person asks of a state and its history: the names below a prefix, the commits that touched a path."""
 
-import pytest
+from collections.abc import Iterator
 
-from helios_shm import Engine
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helios_shm import Engine, open
 
 
 def test_listdir_names_each_directory_once_and_each_file(engine: Engine) -> None:
@@ -17,6 +21,24 @@ def test_listdir_names_each_directory_once_and_each_file(engine: Engine) -> None
     assert list(state.listdir("many/")) == [f"{number:04}/" for number in range(1200)]
     assert list(state.listdir("nothing/")) == []
     assert list(engine.empty.listdir()) == []
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    with open(tmp_path_factory.mktemp("listing") / "store") as engine:
+        yield engine
+
+
+parts = st.text(st.sampled_from("/ab\u00e9\0\U0001f600"), max_size=5)
+
+
+@given(st.sets(parts.filter(bool), max_size=15), parts)
+def test_listdir_has_what_goes_on_behind_the_prefix(shared: Engine, paths: set[str], prefix: str) -> None:
+    ws = shared.empty.fork()
+    ws.update(dict.fromkeys(paths, b""))
+    state = ws.commit().snapshot
+    behind = [path[len(prefix) :].partition("/") for path in sorted(paths) if path.startswith(prefix)]
+    assert list(state.listdir(prefix)) == list(dict.fromkeys(name + slash for name, slash, _ in behind))
 
 
 def test_log_of_a_path_has_the_commits_that_touched_it(engine: Engine) -> None:

@@ -1,0 +1,73 @@
+"""The small examples run as they stand, say what they promise, and go on in a store that they are given."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import helios_shm
+from tests.programs import untraced
+
+ROOT = Path(__file__).parents[2]
+
+COUNTERS = """\
+6 commits, 138 letters
+a 16, s 15, e 12, h 12, i 11
+"""
+TIME_TRAVEL = """\
+two steps back: a cat
+one forward:    a black cat
+as it was sent: a black cat sleeps
+at the end:     a black cat sleeps well
+  1  draft 1
+  2  draft 2
+  3  draft 3
+  4  undo: draft 3
+  5  undo: draft 2
+  6  redo: draft 2
+  7  changed my mind
+  8  took the other one
+"""
+PLANNER = """\
+. Q . . . .
+. . . Q . .
+. . . . . Q
+Q . . . . .
+. . Q . . .
+. . . . Q .
+57 commits, 25 ways back, 32 boards
+"""
+
+
+def output_of(example: str, store: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", f"examples.{example}", str(store)],
+        cwd=ROOT, env=untraced(), timeout=60, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("example", "promised"), [("counters", COUNTERS), ("time_travel", TIME_TRAVEL), ("planner", PLANNER)]
+)
+def test_example_says_what_it_promises(example: str, promised: str, store_path: Path) -> None:
+    assert output_of(example, store_path) == promised
+    source = (ROOT / "examples" / f"{example}.py").read_text()
+    assert f"python -m examples.{example} [STORE]" in source
+
+
+def test_what_an_example_left_is_there_for_others(store_path: Path) -> None:
+    output_of("time_travel", store_path)
+    output_of("planner", store_path)
+    with helios_shm.open(store_path, create=False) as engine:
+        assert engine.branches() == ["document", "other", "plan"]
+        assert list(engine.tags()) == ["sent"]
+        document = engine.branch("document")
+        assert document.undo().message == "undo: took the other one"
+        assert document.head["text"] == b"a black dog"
+        plan = engine.branch("plan")
+        assert list(plan.head.listdir()) == ["board", "search/"]
+        assert len(plan.head.nested("board")) == 6
+        assert plan.at(2).snapshot.nested("board")["queens/0"] == b"0"
