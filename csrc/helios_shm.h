@@ -377,7 +377,13 @@ typedef struct hs_batch {
     uint8_t keys[65536];    /* HS_BATCH_KEYS */
     uint8_t values[262144]; /* HS_BATCH_VALUES */
 } hs_batch;
-enum hs_scan_flag { HS_SCAN_REVERSE = 1, HS_SCAN_KEYS = 2 };
+enum hs_scan_flag {
+    HS_SCAN_REVERSE = 1,
+    HS_SCAN_KEYS = 2,
+    HS_SCAN_STATS =
+        4 /* forms are enum hs_value_kind, perhaps with HS_BATCH_STAT_BY_ID: 40 bytes {id, u64 size}; else the value */
+};
+enum { HS_BATCH_STAT_BY_ID = 16 };
 enum { HS_MORE = 1 };
 /* The next entries of a range: HS_OK: that was all; HS_MORE: the batch is full, go on after its last key; HS_MISSING: what is in the batch stands,
  * bring the node, go on after the last key. */

@@ -107,6 +107,7 @@ typedef struct hs_batch_fill {
     hs_batch *batch;
     uint32_t key_bytes, value_bytes;
     bool keys_only, full;
+    bool stats; /* kinds and ids instead of values */
 } hs_batch_fill;
 
 static bool batch_key(hs_batch_fill *fill, const uint8_t *key, size_t key_size) {
@@ -118,6 +119,20 @@ static bool batch_key(hs_batch_fill *fill, const uint8_t *key, size_t key_size) 
     memcpy(batch->keys + fill->key_bytes, key, key_size);
     fill->key_bytes += (uint32_t)key_size;
     batch->key_ends[batch->count] = fill->key_bytes;
+    return true;
+}
+
+/* What the leaf says of the value: its kind, and the value itself where it stands inline, else its id and size. */
+static bool batch_stat(hs_batch_fill *fill, const hs_value *value) {
+    hs_batch *batch = fill->batch;
+    uint8_t *to = batch->values + fill->value_bytes;
+    uint32_t size = value->hashed ? HS_HASH_SIZE + 8 : (uint32_t)value->size;
+    if (HS_BATCH_VALUES - fill->value_bytes < size) return false;
+    memcpy(to, value->bytes, value->hashed ? HS_HASH_SIZE : size);
+    if (value->hashed) hs_store_u64(to + HS_HASH_SIZE, value->size);
+    fill->value_bytes += size;
+    batch->value_ends[batch->count] = fill->value_bytes;
+    batch->forms[batch->count] = (uint8_t)(value->kind | (value->hashed ? HS_BATCH_STAT_BY_ID : 0));
     return true;
 }
 
@@ -154,7 +169,7 @@ static bool visit_scan(void *context, const uint8_t *key, size_t key_size, const
     hs_batch_fill *fill = context;
     uint32_t before = fill->key_bytes;
     if (!batch_key(fill, key, key_size)) return false;
-    if (!fill->keys_only && !batch_value(fill, value)) {
+    if (!fill->keys_only && !(fill->stats ? batch_stat(fill, value) : batch_value(fill, value))) {
         fill->key_bytes = before;
         fill->full = true;
         return false;
@@ -179,7 +194,10 @@ static int batch_status(hs_call *call, const hs_batch_fill *fill, int status) {
 int hs_scan(hs_call *call, const uint8_t *root, const uint8_t *start, size_t start_size, const uint8_t *stop,
             size_t stop_size, uint32_t flags, hs_batch *batch) {
     hs_range range = {.start = start, .start_size = start_size, .stop = stop, .stop_size = stop_size};
-    hs_batch_fill fill = {.engine = call->engine, .batch = batch, .keys_only = (flags & HS_SCAN_KEYS) != 0};
+    hs_batch_fill fill = {.engine = call->engine,
+                          .batch = batch,
+                          .keys_only = (flags & HS_SCAN_KEYS) != 0,
+                          .stats = (flags & HS_SCAN_STATS) != 0};
     batch->count = 0;
     begin(call->engine);
     int status =

@@ -6,6 +6,7 @@
       log, branches  sums; serial, sequence and parent of each commit; a row says what its newest commit does
       reachable      from every commit: nodes are there, levels, keys and totals agree; values are there, of their size
     blobs/           every file that a row names: size, BLAKE3
+    worktrees/       sums
     locator          every entry is found through it, and nothing else stands in it
     shared memory    every published entry's sum; the chains of the heads; what only they have can be read
 
@@ -33,7 +34,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import blobs, config, l2, lifecycle
+from . import blobs, config, l2, lifecycle, worktree
 from ._capi import ffi, lib
 from .attachment import WORD_IN_L2, Attachment, Deadline, empty_root
 from .errors import CorruptError, HeliosError, ReadOnlyError, StoreError
@@ -63,9 +64,10 @@ _PROGRAM = "import sys; from helios_shm.check import main; sys.exit(main(sys.arg
 _PINNED, _PRIVATE, _UNPINNED = "pinned", "private", "unpinned"
 _DATABASES = (b"packs", b"log", b"branches", b"meta")
 _KNOWN_FILES = re.compile(
-    r"helios\.json|db|locator(\.next|\.damaged)?|blobs|locks|coordinator\.log|coordinator\.error"
+    r"helios\.json|db|locator(\.next|\.damaged)?|blobs|worktrees|locks|coordinator\.log|coordinator\.error"
 )
 _BLOB_DIRECTORY, _BLOB_NAME = re.compile(r"[0-9a-f]{2}"), re.compile(r"[0-9a-f]{62}")
+_WORKTREE_NAME = re.compile(r"[0-9a-f]{32}")
 _LOCATOR_HEADER_SIZE, _PACK_BITS, _ROW_BITS = 4096, 30, 20
 _PACKS_ABOVE_MARK = 1 << 20
 
@@ -545,6 +547,22 @@ class _Files:
                 continue
             for entry in _listed(Path(directory.path), self.tell):
                 self._look_at_blob_name(directory.name, entry)
+
+        if self.store.worktrees.is_dir():
+            for entry in _listed(self.store.worktrees, self.tell):
+                self._look_at_worktree(entry)
+
+    def _look_at_worktree(self, entry: os.DirEntry[str]) -> None:
+        name = f"worktrees/{entry.name}"
+        if entry.name.startswith(".tmp-"):
+            if _is_left_behind(Path(entry.path)):
+                self.tell(f"{name}: left behind by a writer that died")
+        elif not _WORKTREE_NAME.fullmatch(entry.name) or not entry.is_file(follow_symlinks=False):
+            self.tell(f"{name}: no index of a directory")
+        else:
+            with contextlib.suppress(OSError):  # replaced meanwhile
+                if not worktree.is_whole(Path(entry.path).read_bytes()):
+                    self.tell(f"{name}: a damaged index of a directory, which nobody will use; delete it")
 
     def _look_at_blob_name(self, directory: str, entry: os.DirEntry[str]) -> None:
         if _BLOB_NAME.fullmatch(entry.name):

@@ -8,8 +8,8 @@ Two snapshots are equal when their ids are; a pickled one is {store uuid, path, 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, overload
 
 from typing_extensions import Buffer
 
@@ -19,7 +19,8 @@ from .attachment import Attachment
 from .codecs import Codec
 from .errors import CorruptError, NotFoundError
 from .mapping import EVERYTHING, Bounds, Items, Keys, Values, bounds_of, successor
-from .types import KINDS, Diff, Resolve, Stat
+from .materialize import materialize
+from .types import KINDS, Diff, MaterializeMetrics, Resolve, Stat
 from .view import View
 
 if TYPE_CHECKING:
@@ -400,6 +401,58 @@ class Snapshot(hot.SnapshotBase, Mapping[str, bytes]):
                     start = _last_key(batch) + b"\0"
         finally:
             self._attachment.give_batch(batch)
+
+    # --- directories ---
+
+    def materialize(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        prefix: str = "",
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        clean: bool = False,
+        links: Literal["copy", "hard", "reflink"] = "copy",
+        workers: int | None = None,
+        progress: Callable[[int, int], object] | None = None,
+        allow_case_clashes: bool = False,
+    ) -> MaterializeMetrics:
+        """Make a directory hold what this state has below ``prefix``, by delta: what is there already is not written.
+
+        directory: is made if it is not there; may be in use, of any content.
+        prefix: cut off the paths as it stands; that of a directory ends in ``/``.
+        include, exclude: patterns as in .gitignore; what is not included, or is excluded, is neither written nor
+            removed.
+        clean: remove what the state does not have there. Without it, only what an earlier materialize wrote is
+            removed, and only while it is still that. What the state has is made so in either case, whatever was there;
+            but a directory in the place of a file, or the other way round, goes only if its content may go.
+        links: how large values (256 KiB and more) get there: ``copy``; ``hard`` links to the store's own file, which is
+            read-only and must stay as it is; ``reflink``. What the file system cannot do is copied.
+        workers: threads; default: one a core, at most 8.
+        progress: called with (done, total) files now and then.
+        allow_case_clashes: accept paths that differ only in case.
+
+        Files get the executable bit and what the umask leaves; symbolic links are made, never followed; nested states
+        become directories. Nothing is synced. Interrupted, it can be run again.
+
+        Raises, before anything is written: ValueError for paths that no directory can safely have (empty names, ``.``,
+        ``..``, a slash in front, zero bytes, both file and directory, clashes of case), ExistsError for what is in the
+        way. BusyError if others change the directory meanwhile, CapacityError on a full disk, OSError. Cost: a look at
+        each file, and a write for each that differs.
+        """
+        return materialize(
+            self._attachment,
+            self._root,
+            directory,
+            prefix=prefix,
+            include=include,
+            exclude=exclude,
+            clean=clean,
+            links=links,
+            workers=workers,
+            progress=progress,
+            allow_case_clashes=allow_case_clashes,
+        )
 
 
 def entry_of(snapshot: Snapshot, path: str) -> Stat | None:

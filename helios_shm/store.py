@@ -4,6 +4,7 @@
     db/               LMDB: packs, log, branches, meta
     locator           hash -> (pack, row); may be missing, may be rebuilt
     blobs/ab/cdef...  large values
+    worktrees/<id>    what a directory was known to hold, for ingest and materialize; may always be deleted
     locks/            gate, coordinator, start, participants: empty files whose kernel locks mean something
     coordinator.log   what the coordinator has to say
     coordinator.error why it cannot write, while it cannot
@@ -82,6 +83,10 @@ class StorePaths:
     @property
     def blobs(self) -> Path:
         return self.root / "blobs"
+
+    @property
+    def worktrees(self) -> Path:
+        return self.root / "worktrees"
 
     @property
     def locks(self) -> Path:

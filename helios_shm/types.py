@@ -94,3 +94,22 @@ class CheckReport:
 
     ok: bool
     damage: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MaterializeMetrics:
+    """What a materialize did: entries (files, links, empty directories) that it wrote, files and the like that it
+    removed, and entries that were there already."""
+
+    written: int
+    removed: int
+    skipped: int
+
+
+@dataclass(frozen=True, slots=True)
+class IngestMetrics:
+    """What an ingest did: files and links whose bytes it read, and paths that it set and removed in the workspace."""
+
+    read: int
+    changed: int
+    removed: int

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Iterator, Mapping, MutableMapping
+import os
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, overload
@@ -24,12 +25,15 @@ from .attachment import Attachment, Call, Deadline, suspended
 from .codecs import Codec
 from .commit import Commit
 from .errors import BusyError, ConflictError, HeliosError, NotFoundError, ReadOnlyError
+from .files import Entry as FileEntry
+from .files import entries_of
+from .ingest import ingest
 from .mapping import EVERYTHING, Bounds, Items, Keys, Values, bounds_of, encode_path, within
 from .merge import Entry, Refused, changed_paths, conflict_error, conflict_of, entry_at, resolve_path
 from .record import RECORD_BASE, RECORD_ROOT
 from .resolve import NO_RULES, Rules, Unresolved
 from .snapshot import Snapshot, bind_workspace, entry_of, make_snapshot
-from .types import JSON, KINDS, Kind, Resolve, Stat
+from .types import JSON, KINDS, IngestMetrics, Kind, Resolve, Stat
 from .view import MutableView
 
 if TYPE_CHECKING:
@@ -160,6 +164,60 @@ class Workspace(hot.WorkspaceBase, MutableMapping[str, bytes]):
     def clear(self) -> None:
         """Remove every path."""
         self._edits = dict.fromkeys(self.base)
+
+    def ingest(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        prefix: str = "",
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        workers: int | None = None,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> IngestMetrics:
+        """Make the paths below ``prefix`` equal to a directory, deletions included; edits only, until ``commit``.
+
+        prefix: put before the names as it stands; that of a directory ends in ``/``.
+        include, exclude: patterns as in .gitignore; what is not included, or is excluded, stays in the workspace as
+            it is.
+        workers: threads; default: one a core, at most 8.
+        progress: called with (done, total) of the files that are read.
+
+        Takes files with their executable bit, symbolic links as links, and directories that hold nothing (kind
+        ``directory``, an empty value). Passes over sockets, pipes and devices, and the store itself if it lies there. A
+        nested state stays while the directory holds just what it says; else its entries take its place. Files that have
+        not changed since an earlier ingest or materialize, by size, times and inode, are not read.
+
+        Raises ValueError for names that are no UTF-8 or too long, BusyError for files that others keep writing,
+        OSError; then nothing has changed. Cost: a look at each file; what differs is held in memory until the commit.
+        """
+        edits, metrics = ingest(
+            self._attachment,
+            lambda: self._entries(prefix),
+            directory,
+            prefix=prefix,
+            include=include,
+            exclude=exclude,
+            workers=workers,
+            progress=progress,
+        )
+        made: dict[str, Edit] = {}
+        for path, edit in edits.items():
+            made[prefix + path] = edit and (edit[1] if edit[0] == 0 else _Put(*edit))
+        self._edits.update(made)
+        return metrics
+
+    def _entries(self, prefix: str) -> Iterator[tuple[str, FileEntry]]:
+        """The entries below a prefix, edits included, by paths without it; in no order."""
+        bounds, skip = bounds_of(prefix, None, None), len(prefix)
+        edits = {path: edit for path, edit in self._edits.items() if path.startswith(prefix)}
+        for path, entry in entries_of(self._attachment, self._base[:32], bounds):
+            if path not in edits:
+                yield path[skip:], entry
+        for path, edit in edits.items():
+            if edit is not None:
+                kind, value = (edit.kind, edit.value) if isinstance(edit, _Put) else (0, edit)
+                yield path[skip:], FileEntry(kind, hashing.blake3(value), len(value), value)
 
     # --- reading ---
 

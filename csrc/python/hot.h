@@ -12,7 +12,8 @@
  * Invariants. Hot methods keep the GIL from beginning to end and never wait: the engine's mutex is tried, and whoever finds
  * it taken goes the other way. The call is the last of the attachment's pool, and stays there: nobody else can take it while
  * the GIL is held. A pool that is empty (just forked, or all calls are out) or no plain list (closed) goes the other way
- * too. So these files know nothing of forks, closing, L2, waits or Ctrl-C. */
+ * too. So these files know nothing of forks, closing, L2, waits or Ctrl-C. hot_files.c is another matter: functions that touch no
+ * engine, drop the GIL, and are here because they take and make many objects. */
 #ifndef HOT_H
 #define HOT_H
 #define PY_SSIZE_T_CLEAN
@@ -97,6 +98,12 @@ PyObject *hot_scan_make(PyObject *snapshot, PyObject *const *args, Py_ssize_t co
 
 /* A Commit of a record's bytes. */
 PyObject *hot_commit_make(PyObject *record, PyObject *attachment);
+
+/* Functions of the module: hot_files.c. They drop the GIL. */
+PyObject *hot_files_list(PyObject *module, PyObject *args);
+PyObject *hot_files_read(PyObject *module, PyObject *args);
+PyObject *hot_files_write(PyObject *module, PyObject *args);
+PyObject *hot_files_directory(PyObject *module, PyObject *args);
 
 /* Once, before the types are made ready. -1 with an exception. */
 int hot_workspace_init(void);

@@ -177,6 +177,14 @@ static PyMethodDef functions[] = {
      "bind(*, commit, workspace, large, read_size_max, read_count_max)\n--\n\nTell the module what the Python classes above it are."},
     {"make_commit", (PyCFunction)(void (*)(void))make_commit, METH_FASTCALL,
      "make_commit(record, attachment, /)\n--\n\nThe Commit that a record's bytes describe."},
+    {"files_list", hot_files_list, METH_VARARGS,
+     "files_list(root, paths, workers, /)\n--\n\nWhat is in directories."},
+    {"files_read", hot_files_read, METH_VARARGS,
+     "files_read(root, jobs, workers, /)\n--\n\nRead and hash files."},
+    {"files_write", hot_files_write, METH_VARARGS,
+     "files_write(root, jobs, workers, /)\n--\n\nMake and remove files."},
+    {"files_directory", hot_files_directory, METH_VARARGS,
+     "files_directory(root, path, /)\n--\n\nOpen a directory beneath another: a descriptor, or -errno."},
     {0}};
 
 static struct PyModuleDef definition = {

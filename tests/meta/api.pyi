@@ -1,4 +1,5 @@
-from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, MutableMapping, ValuesView
+from collections.abc import (Callable, ItemsView, Iterator, KeysView, Mapping, MutableMapping, Sequence,
+                             ValuesView)
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -100,6 +101,11 @@ class Snapshot(Mapping[str, bytes]):
     def fork(self) -> Workspace: ...
     def diff(self, other: Snapshot, prefix: str = "") -> Diff: ...
     def merge(self, theirs: Snapshot, *, base: Snapshot, resolve: Resolve | None = None) -> Snapshot: ...
+    def materialize(self, directory: str | PathLike[str], *, prefix: str = "", include: Sequence[str] = (),
+                    exclude: Sequence[str] = (), clean: bool = False,
+                    links: Literal["copy", "hard", "reflink"] = "copy", workers: int | None = None,
+                    progress: Callable[[int, int], object] | None = None,
+                    allow_case_clashes: bool = False) -> MaterializeMetrics: ...
 
 class Workspace(MutableMapping[str, bytes]):
     @property
@@ -123,6 +129,9 @@ class Workspace(MutableMapping[str, bytes]):
     def view(self, prefix: str = "", *, codec: Codec[T]) -> MutableView[T]: ...
     def fork(self) -> Workspace: ...
     def discard(self) -> None: ...
+    def ingest(self, directory: str | PathLike[str], *, prefix: str = "", include: Sequence[str] = (),
+               exclude: Sequence[str] = (), workers: int | None = None,
+               progress: Callable[[int, int], object] | None = None) -> IngestMetrics: ...
     def commit(self, message: str = "", *, metadata: Mapping[str, JSON] | None = None, durable: bool = False,
                rebase: bool = True, resolve: Resolve | None = None) -> Commit: ...
 
@@ -184,6 +193,14 @@ class Stat:
     size: int
     id: str
 
+class MaterializeMetrics:
+    written: int
+    removed: int
+    skipped: int
+class IngestMetrics:
+    read: int
+    changed: int
+    removed: int
 class Stats:
     hit_rate: float
     commits: int

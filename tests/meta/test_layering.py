@@ -33,6 +33,11 @@ PYTHON_FLOORS = [
     "codecs",
     "view",
     "resolve",
+    "globs",
+    "worktree",
+    "files",
+    "materialize",
+    "ingest",
     "snapshot",
     "merge",
     "commit",
@@ -66,7 +71,14 @@ LINKS_UP = {
 }
 
 # Each of these is imported by one module only, so that there is one place to look at.
-ONLY_IMPORTER = {"_native": "_capi", "lz4": "codec", "blake3": "hashing", "lmdb": "l2", "merge3": "resolve"}
+ONLY_IMPORTER = {
+    "_native": "_capi",
+    "lz4": "codec",
+    "blake3": "hashing",
+    "lmdb": "l2",
+    "merge3": "resolve",
+    "pathspec": "globs",
+}
 
 # Read by setuptools alone.
 NOT_IN_THE_HOUSE = {"_ffi_build"}
@@ -85,6 +97,7 @@ C_FLOORS = [
     "hs_layout",
     "hs_histogram",
     "hs_node",
+    "hs_files",
     "hs_record",
     "hs_pack",
     "hs_lease",

@@ -1,0 +1,182 @@
+"""What a directory was known to hold: the index that makes ``ingest`` and ``materialize`` work by delta.
+
+    worktrees/<id>    header | rows, 88 bytes each | paths, a 0 behind each | the directory's path | BLAKE3 of all
+
+One file for each directory, in the store that it was filled from; ``id`` is of the directory's device, inode and
+path. It saves time and says which files ``materialize`` wrote; it may always be deleted. A row is believed only as
+far as the file still has the size, times and inode that stand there; what changed in the clock tick in which it
+was looked at is written with the time 0, which no file has, so that its bytes are looked at next time. Whoever
+writes last wins: rows of another's work do not fit the files, and are not believed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from .hashing import blake3
+from .store import StorePaths
+
+STAT_SIZE = 48
+WROTE = 1  # an earlier materialize made it
+PENDING = 2  # one was about to make it, or to put another in its place, whose id this is
+
+_MAGIC, _VERSION = b"HlioWTR1", 1
+_HEADER = struct.Struct(
+    "<8sIIQQQQ"
+)  # magic, version, size of the directory's path, device, inode, rows, size of paths
+_ROW = struct.Struct("<48s32sQ")
+_TIMES = struct.Struct("<qq")
+_TIMES_AT, _KIND_AT = 8, 40
+_HASH_SIZE = 32
+_SECOND = 1_000_000_000
+# Indexes of directories that are gone are looked for when there are more than so many.
+_FILES_MANY = 256
+
+
+class Row(NamedTuple):
+    """What a path was when it was last looked at, and the id of its bytes."""
+
+    stat: bytes
+    id: bytes
+    flags: int
+
+    @property
+    def kind(self) -> int:
+        return self.stat[_KIND_AT]
+
+    @property
+    def size(self) -> int:
+        return int.from_bytes(self.stat[:8], "little")
+
+
+def settled(stat: bytes, now_ns: int) -> bool:
+    """Would whoever changes a file after ``now_ns`` leave other times than these? A file system that keeps whole
+    seconds may keep every second one only."""
+    mtime, ctime = _TIMES.unpack_from(stat, _TIMES_AT)
+    slack = 2 * _SECOND if mtime % _SECOND == 0 == ctime % _SECOND else 0
+    return bool(max(mtime, ctime) + slack < now_ns)
+
+
+def unsettled(stat: bytes) -> bytes:
+    """The same, as no file can be."""
+    return stat[:_TIMES_AT] + bytes(_TIMES.size) + stat[_TIMES_AT + _TIMES.size :]
+
+
+def stat_of_nothing(kind: int) -> bytes:
+    """What stands for a file that was not looked at."""
+    return bytes(_KIND_AT) + kind.to_bytes(8, "little")
+
+
+@dataclass(slots=True)
+class Worktree:
+    """The index of one directory."""
+
+    path: Path
+    directory: str
+    device: int
+    inode: int
+    rows: dict[str, Row]
+    writable: bool
+
+    @staticmethod
+    def of(store: StorePaths, directory: str, status: os.stat_result, *, writable: bool) -> Worktree:
+        """The index of an open directory, without rows if there is none that can be used."""
+        name = os.fsencode(directory)
+        key = struct.pack("<QQ", status.st_dev, status.st_ino) + name
+        path = store.worktrees / blake3(key).hex()[:32]
+        tree = Worktree(path, directory, status.st_dev, status.st_ino, {}, writable)
+        with contextlib.suppress(OSError):
+            found = _parse(path.read_bytes())
+            if found is not None and found[0] == (status.st_dev, status.st_ino, name):
+                tree.rows = found[1]
+        return tree
+
+    def save(self, rows: Mapping[str, Row]) -> None:
+        """Put rows on disk in the place of those there. Best effort: without them, the next time takes longer."""
+        if not self.writable:
+            return
+        names = "\0".join([*rows, ""]).encode("utf-8", "surrogateescape")
+        place = os.fsencode(self.directory)
+        pack = _ROW.pack
+        body = b"".join(
+            [
+                _HEADER.pack(_MAGIC, _VERSION, len(place), self.device, self.inode, len(rows), len(names)),
+                *[pack(*row) for row in rows.values()],
+                names,
+                place,
+            ]
+        )
+        with contextlib.suppress(OSError):
+            self._replace(body + blake3(body))
+
+    def _replace(self, data: bytes) -> None:
+        parent = self.path.parent
+        if not self.path.exists():
+            _make_directory(parent)
+            _drop_stale(parent)
+        temporary = parent / f".tmp-{secrets.token_hex(8)}"
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(data)
+            os.rename(temporary, self.path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+
+
+def _make_directory(path: Path) -> None:
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+        os.chmod(path, 0o700)  # whatever the umask says
+
+
+def _parse(data: bytes) -> tuple[tuple[int, int, bytes], dict[str, Row]] | None:
+    """Which directory an index is of, and its rows; None: it is damaged, or another version's."""
+    if len(data) < _HEADER.size + _HASH_SIZE or blake3(data[:-_HASH_SIZE]) != data[-_HASH_SIZE:]:
+        return None
+    magic, version, place_size, device, inode, count, names_size = _HEADER.unpack_from(data)
+    names_at = _HEADER.size + count * _ROW.size
+    place_at = names_at + names_size
+    if (magic, version) != (_MAGIC, _VERSION) or len(data) != place_at + place_size + _HASH_SIZE:
+        return None
+    names = data[names_at:place_at].decode("utf-8", "surrogateescape").split("\0")
+    rows = map(Row._make, _ROW.iter_unpack(data[_HEADER.size : names_at]))
+    place = data[place_at : place_at + place_size]
+    return (device, inode, place), dict(zip(names[:-1], rows, strict=True))
+
+
+def is_whole(data: bytes) -> bool:
+    """Is this an index that would be used?"""
+    with contextlib.suppress(ValueError):
+        return _parse(data) is not None
+    return False
+
+
+def _drop_stale(parent: Path) -> None:
+    """Of many indexes, those whose directory is gone."""
+    names = os.listdir(parent)
+    if len(names) <= _FILES_MANY:
+        return
+    for name in names:
+        path = parent / name
+        with contextlib.suppress(OSError, ValueError):
+            found = _parse(path.read_bytes())
+            if found is None or not _is_there(*found[0]):
+                os.unlink(path)
+
+
+def _is_there(device: int, inode: int, place: bytes) -> bool:
+    try:
+        status = os.stat(place)
+    except OSError:
+        return False
+    return (status.st_dev, status.st_ino) == (device, inode)
