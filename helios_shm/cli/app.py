@@ -21,7 +21,7 @@ from .store import Place
 NAME = "helios-shm"
 COMPLETE_VARIABLE = "_HELIOS_SHM_COMPLETE"
 TRACEBACK_VARIABLE = "HELIOS_TRACEBACK"
-_CONFLICTS_SHOWN = 20
+_CONFLICTS_IN_A_MESSAGE, _CONFLICTS_SHOWN = 3, 20
 
 # What git's users try, and what to use here.
 GIT_WORDS = {
@@ -132,7 +132,7 @@ def _told(error: Exception) -> int:
     if status == exits.INTERNAL or os.environ.get(TRACEBACK_VARIABLE):
         traceback.print_exception(error)
     remark(f"{NAME}: {paint('error', 'error')}: {_sentence(error)}")
-    if isinstance(error, ConflictError):
+    if isinstance(error, ConflictError) and len(error.keys) > _CONFLICTS_IN_A_MESSAGE:
         for key in error.keys[:_CONFLICTS_SHOWN]:
             remark(f"  {visible(key)}")
         if len(error.keys) > _CONFLICTS_SHOWN:
@@ -175,9 +175,15 @@ def commands(ctx: click.Context, store: str | None) -> None:
         click.echo(ctx.get_help(), color=wants_colour())
 
 
-for _module in (care, values, history, branches, shell):
-    for _command in _module.ALL:
-        commands.add_command(_command)
+for _command in (
+    *(care.init, care.status),
+    *values.ALL,
+    *history.ALL,
+    *branches.ALL,
+    *(care.check, care.doctor, care.destroy, care.stats),
+    *shell.ALL,
+):
+    commands.add_command(_command)
 
 
 def program(arguments: list[str]) -> int:

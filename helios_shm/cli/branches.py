@@ -1,13 +1,24 @@
-"""branch: the names that move."""
+"""branch, tag, merge: names that move and names that stay, and bringing two states together."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
+from typing import cast
 
 import click
 
-from .. import Branch, NotFoundError
-from .options import BRANCH_NAME, REFERENCE, Command, branch_option, json_lines_option, pass_place
+from .. import Branch, Commit, ConflictError, Engine, NotFoundError, Resolver, Snapshot
+from .options import (
+    BRANCH_NAME,
+    REFERENCE,
+    Command,
+    branch_option,
+    json_lines_option,
+    json_option,
+    message_option,
+    pass_place,
+)
 from .output import ID_DIGITS, columns, commit_fields, line, local_time, paint, report, say_commit, visible
 from .references import snapshot_of
 from .store import Place
@@ -65,4 +76,115 @@ def _row(branch: Branch) -> list[str]:
     return []
 
 
-ALL = (branch,)
+@click.command(cls=Command)
+@click.argument("name", required=False)
+@click.argument("reference", required=False, type=REFERENCE)
+@click.option("--delete", "-d", is_flag=True, help="Remove the tag.")
+@click.option("--prefix", default="", metavar="TEXT", help="List only names that begin so.")
+@branch_option
+@json_lines_option
+@pass_place
+def tag(
+    place: Place,
+    name: str | None,
+    reference: str | None,
+    delete: bool,
+    prefix: str,
+    branch: str,
+    as_json: bool,
+) -> None:
+    """List, make or delete tags.
+
+    A tag is a name that stays: collection keeps what it names. Without a REFERENCE it names the branch's head.
+    """
+    if name is None:
+        if delete:
+            raise click.UsageError("say which tag: NAME")
+        with place.read() as engine:
+            _say_tags(engine.tags(prefix), as_json)
+        return
+    with place.write() as engine:
+        if delete:
+            engine.delete_tag(name)
+            report({"deleted": name}) if as_json else line(f"deleted tag {visible(name)}")
+            return
+        state = snapshot_of(engine, reference, branch)
+        engine.tag(name, state)
+        _say_tags({name: state}, as_json)
+
+
+def _say_tags(tags: dict[str, Snapshot], as_json: bool) -> None:
+    if as_json:
+        for name, state in tags.items():
+            report({"name": name, "id": state.id})
+    else:
+        columns(
+            [[paint(visible(name), "name"), paint(each.id[:ID_DIGITS], "id")] for name, each in tags.items()]
+        )
+
+
+@click.command(cls=Command)
+@click.argument("other", type=REFERENCE)
+@click.option(
+    "--base", type=REFERENCE, metavar="REFERENCE", help="What both come from; else it is looked for."
+)
+@click.option(
+    "--resolve", "resolvers", multiple=True, metavar="[PATTERN=]RESOLVER",
+    help="What decides where both changed a path: ours, theirs, sum, max, min, union, append or text. May be given "
+    "several times; the first whose PATTERN (hits/*, **/log) matches decides.",
+)  # fmt: skip
+@message_option
+@branch_option
+@json_option
+@click.pass_context
+def merge(
+    ctx: click.Context, other: str, base: str | None, resolvers: Sequence[str], message: str, branch: str,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Bring what another state changed onto the branch.
+
+    OTHER is a branch or any other REFERENCE. Where both sides changed a path to something else and no --resolve
+    decides, nothing is changed: the paths are listed, and the exit status is 4.
+    """
+    with ctx.ensure_object(Place).write() as engine:
+        into = engine.branch(branch)
+        before = into.last_commit.sequence if branch in engine.branches(branch) else 0
+        try:
+            commit = into.merge(
+                _other(engine, other, branch),
+                base=None if base is None else snapshot_of(engine, base, branch),
+                resolve=_rules(resolvers),
+                message=message or f"merge {other}",
+            )
+        except ConflictError as error:
+            if as_json:
+                report({"conflicts": list(error.keys)})
+            raise
+        _say_merged(commit, before, as_json)
+
+
+def _say_merged(commit: Commit, before: int | None, as_json: bool) -> None:
+    if commit.sequence == before and not as_json:
+        line("nothing to merge")
+    else:
+        say_commit(commit, as_json)
+
+
+def _other(engine: Engine, other: str, branch: str) -> Branch | Snapshot:
+    """A branch, whose history says what both come from; else a state."""
+    if other in engine.branches(other):
+        return engine.branch(other)
+    return snapshot_of(engine, other, branch)
+
+
+def _rules(given: Sequence[str]) -> dict[str, Resolver] | None:
+    """PATTERN=RESOLVER as the library takes it; a RESOLVER alone is for all that no other PATTERN has."""
+    rules: dict[str, Resolver] = {}
+    alone: dict[str, Resolver] = {}
+    for each in given:
+        pattern, _, name = each.rpartition("=")
+        (rules if pattern else alone)[pattern or "**"] = cast(Resolver, name)
+    return {**rules, **alone} or None
+
+
+ALL = (branch, tag, merge)

@@ -231,6 +231,3 @@ def destroy(ctx: click.Context, yes: bool, force: bool, as_json: bool) -> None:
     with progress("removing"):
         destroy_store(paths, force=force)
     report({"destroyed": paths.root}) if as_json else line(f"removed {paths.root}")
-
-
-ALL = (init, status, stats, check, doctor, destroy)

@@ -36,6 +36,7 @@ ERRORS: Final[tuple[tuple[type[Exception], int, str], ...]] = (
     (OSError, 10, "a file or directory outside of the store"),
     (ClosedError, INTERNAL, "an error of this program"),
     (HeliosError, 8, "the store itself"),
+    (ImportError, USAGE, "a library is not installed"),
     (ValueError, USAGE, "bad input"),
     (TypeError, USAGE, "bad input"),
 )

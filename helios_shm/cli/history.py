@@ -68,7 +68,8 @@ def _say_whole(commit: Commit) -> None:
     for parent in commit.parents[1:]:
         line(f"Merge:   {parent.id}")
     metrics = commit.metrics
-    line(f"Changed: {count(metrics.changed_keys, 'key')}, {size(metrics.new_bytes)} new")
+    if metrics.changed_keys:  # a move to a state that was there says nothing of that
+        line(f"Changed: {count(metrics.changed_keys, 'key')}, {size(metrics.new_bytes)} new")
     if commit.metadata:
         line(f"Data:    {visible(str(dict(commit.metadata)))}")
     for part in commit.message.splitlines():
@@ -226,4 +227,33 @@ def _bring(workspace: Workspace, state: Snapshot, path: str) -> int:
     return len(wanted) + len(gone)
 
 
-ALL = (log, show, diff, restore)
+@click.command(cls=Command)
+@click.option("--times", "-n", type=click.IntRange(1), default=1, show_default=True, help="So many commits.")
+@branch_option
+@json_lines_option
+@pass_place
+def undo(place: Place, times: int, branch: str, as_json: bool) -> None:
+    """Take the newest commit back, by a new one.
+
+    Again, and it takes back the one before. redo takes the undo back.
+    """
+    with place.write() as engine:
+        moving = engine.branch(branch, create=False)
+        for _ in range(times):
+            say_commit(moving.undo(), as_json)
+
+
+@click.command(cls=Command)
+@click.option("--times", "-n", type=click.IntRange(1), default=1, show_default=True, help="So many undos.")
+@branch_option
+@json_lines_option
+@pass_place
+def redo(place: Place, times: int, branch: str, as_json: bool) -> None:
+    """Take the newest undo back, by a new commit."""
+    with place.write() as engine:
+        moving = engine.branch(branch, create=False)
+        for _ in range(times):
+            say_commit(moving.redo(), as_json)
+
+
+ALL = (log, show, diff, restore, undo, redo)

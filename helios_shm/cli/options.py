@@ -86,7 +86,7 @@ class Reference(click.types.StringParamType):
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        return _completed(ctx, lambda engine: engine.branches(incomplete))
+        return _completed(ctx, lambda engine: [*engine.branches(incomplete), *engine.tags(incomplete)])
 
 
 class StatePath(click.types.StringParamType):
