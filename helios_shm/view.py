@@ -71,7 +71,7 @@ class _Seen(Generic[T]):
         except Exception as error:
             raise self._error(path, "decode", error) from error
 
-    # --- Mapping, and what the views of a range ask for (mapping.py); bounds are of keys ---
+    # --- Mapping, and what keys(), items() and values() ask for (mapping.py), whose bounds are always EVERYTHING ---
 
     def __getitem__(self, path: str, /) -> T:
         whole = self._path(path)
@@ -104,26 +104,19 @@ class _Seen(Generic[T]):
     def values(self) -> Values[T]:
         return Values(self)
 
-    def _bounds(self, bounds: Bounds) -> Bounds:
-        if bounds == EVERYTHING:
-            return self._span
-        start, stop = bounds
-        stem = self._span[0]
-        return stem + start, self._span[1] if stop is None else stem + stop
-
     def _count(self, bounds: Bounds) -> int:
-        return self._source._count(self._bounds(bounds))
+        return self._source._count(self._span)
 
     def _scan_keys(self, bounds: Bounds, reverse: bool) -> Iterator[str]:
         cut = len(self._prefix)
-        return (path[cut:] for path in self._source._scan_keys(self._bounds(bounds), reverse))
+        return (path[cut:] for path in self._source._scan_keys(self._span, reverse))
 
     def _scan_items(self, bounds: Bounds, reverse: bool) -> Iterator[tuple[str, T]]:
-        cut, within = len(self._prefix), self._bounds(bounds)
+        cut = len(self._prefix)
         if self._codec is None:
-            plain = self._source._scan_items(within, reverse)
+            plain = self._source._scan_items(self._span, reverse)
             return ((path[cut:], cast(T, value)) for path, value in plain)
-        encoded = self._source._scan_buffers(within, reverse)
+        encoded = self._source._scan_buffers(self._span, reverse)
         return ((path[cut:], self._decode(path, data)) for path, data in encoded)
 
 

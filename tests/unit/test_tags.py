@@ -193,6 +193,22 @@ def test_of_many_who_make_a_tag_at_once_one_wins(engine: helios_shm.Engine, spac
     assert won == [engine.snapshot(space)]
 
 
+def test_tag_that_vanishes_while_it_is_looked_at_is_made(
+    engine: helios_shm.Engine, space: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.tag(space, state_of(engine, "1"))
+    look = helios_shm.Branch._live_record
+
+    def delete_and_look(branch: helios_shm.Branch) -> bytes | None:
+        monkeypatch.setattr(helios_shm.Branch, "_live_record", look)
+        engine.delete_tag(space)
+        return look(branch)
+
+    monkeypatch.setattr(helios_shm.Branch, "_live_record", delete_and_look)
+    engine.tag(space, engine.empty)
+    assert engine.snapshot(space) == engine.empty
+
+
 def test_tags_survive_reopening_and_deleted_ones_do_not(store_path: Path) -> None:
     with helios_shm.open(store_path) as engine:
         ids = {f"v{i}": state_of(engine, f"{i}").id for i in range(20)}

@@ -112,6 +112,24 @@ def test_restores_and_moves_are_undone_like_commits(branch: helios_shm.Branch) -
     assert branch.head == branch.engine.empty
 
 
+def test_merge_is_undone_and_redone_as_one_commit(branch: helios_shm.Branch) -> None:
+    put(branch, "a")
+    other = branch.engine.branch(branch.name[:190] + " other", at=branch.head)
+    for i in range(3):
+        with other.transaction() as workspace:
+            workspace[f"other/{i}"] = b""
+    with branch.transaction("ours") as workspace:
+        workspace["ours"] = b""
+    merged = branch.merge(other, message="both").snapshot
+    assert sorted(merged) == ["k", "other/0", "other/1", "other/2", "ours"]
+    assert branch.undo().message == "undo: both"
+    assert sorted(branch.head) == ["k", "ours"]
+    assert branch.redo().snapshot == merged
+    branch.undo()
+    branch.undo()
+    assert sorted(branch.head) == ["k"]
+
+
 def test_commit_that_changes_nothing_but_says_something_is_undone_too(branch: helios_shm.Branch) -> None:
     put(branch, "a")
     branch.fork().commit("a note")
