@@ -32,6 +32,9 @@ LZ4_BYTES_MIN: Final = 4096
 READ_VALUE_BYTES_MAX: Final = 2048
 READ_VALUES_MAX: Final = 16384
 
+# Edits of a state that is made from a stream (git, bundles), waiting for the next part of it to be committed.
+EDITED_BYTES: Final = 64 << 20
+
 # Seconds.
 COMMIT_DEADLINE: Final = 30.0
 DURABLE_DEADLINE: Final = 30.0

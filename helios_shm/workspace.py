@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, overload
@@ -48,6 +48,7 @@ _LARGE = min(config.LZ4_BYTES_MIN, config.BLOB_BYTES_MIN)
 _path_of = itemgetter(0)
 # With more edits than that, what the head has changed is walked instead.
 _LOOKED_UP_MAX = 64
+_EDIT_BYTES = 256  # about what one takes in memory beside its value
 
 
 class _Put(NamedTuple):
@@ -610,6 +611,24 @@ def _bytes_of(value: object) -> bytes:
 def _check_size(size: int) -> None:
     if size > config.VALUE_BYTES_MAX:
         raise ValueError(f"a value has at most {config.VALUE_BYTES_MAX} bytes, this one has {size}")
+
+
+def edited(snapshot: Snapshot, edits: Iterable[tuple[str, Kind, Buffer | None]]) -> Snapshot:
+    """A snapshot with edits of {path, kind, new value; None: removed}, committed beside all branches. Never more than
+    ``EDITED_BYTES`` of them wait in memory."""
+    workspace = snapshot.fork()
+    waiting = 0
+    for path, kind, value in edits:
+        if value is None:
+            workspace._edits[path] = None
+        else:
+            workspace.put(path, value, kind=kind)
+            waiting += memoryview(value).nbytes
+        waiting += _EDIT_BYTES
+        if waiting > config.EDITED_BYTES:
+            workspace.commit()
+            waiting = 0
+    return workspace.commit().snapshot if workspace._edits else workspace.base
 
 
 def _form(attachment: Attachment, edit: Edit | _Stored) -> tuple[int, bytes]:
