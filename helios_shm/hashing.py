@@ -21,6 +21,11 @@ def blake3(data: Buffer) -> bytes:
     return _blake3(data, max_threads=_blake3.AUTO).digest()
 
 
+def hasher() -> _blake3:
+    """BLAKE3 of bytes that come in parts: ``update`` with each, then ``digest``."""
+    return _blake3()
+
+
 def matches(id: bytes, data: Buffer) -> bool:
     """Are these the bytes that ``id`` names?"""
     return blake3(data) == id

@@ -46,10 +46,12 @@ PYTHON_FLOORS = [
     "isolation",
     "branch",
     "tags",
+    "git",
     "coordinator",
     "check",
     "engine",
     "doctor",
+    "bundle",
     "__init__",
     "__main__",
 ]
@@ -72,6 +74,7 @@ LINKS_UP = {
 
 # Each of these is imported by one module only, so that there is one place to look at.
 ONLY_IMPORTER = {
+    "pygit2": "git",
     "_native": "_capi",
     "lz4": "codec",
     "blake3": "hashing",
