@@ -37,6 +37,7 @@ from .types import (
     Stats,
 )
 from .view import MutableView, View
+from .watch import Watch
 from .workspace import Workspace
 
 __all__ = [
@@ -74,6 +75,7 @@ __all__ = [
     "StoreError",
     "Values",
     "View",
+    "Watch",
     "Workspace",
     "codecs",
     "open",

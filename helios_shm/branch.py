@@ -43,6 +43,7 @@ from .resolve import Rules
 from .snapshot import Snapshot, make_snapshot
 from .types import JSON, Isolation, Resolve
 from .undo import At, Step, redo_of, undo_of
+from .watch import Watch, make_watch
 from .workspace import Said, Workspace, continued, read_only_error, silence
 
 if TYPE_CHECKING:
@@ -571,6 +572,22 @@ class Branch(hot.BranchBase):
                 attachment.pool.append(call)
             record = self._live_record()
         return hot.make_commit(record, attachment)
+
+    def watch(self, prefix: str = "", *, after: int | None = None) -> Watch:
+        """The branch's commits as they come: ``for commit in branch.watch():`` sleeps between them, ``async for`` lets
+        asyncio's event loop run on.
+
+        Gives out the newest commit after the last one given out, and never misses the newest; those in between, when
+        several came meanwhile, are in ``log``. A branch that is deleted and made anew is watched on.
+
+        prefix: only commits after which something below it differs from what was last given out. O(changes x depth) for
+            each commit that is looked at.
+        after: begin after the commit of this sequence number; default: after the one that is the newest now.
+
+        No polling; all waits of a process's event loops share one thread for each store. Raises TypeError, ValueError;
+        while iterating, ClosedError once the engine is closed.
+        """
+        return make_watch(self, prefix, after)
 
 
 def _agree(row: BranchRow, head: RecordHead) -> bool:

@@ -44,6 +44,7 @@ PYTHON_FLOORS = [
     "undo",
     "workspace",
     "isolation",
+    "watch",
     "branch",
     "tags",
     "git",
