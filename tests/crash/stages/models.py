@@ -104,6 +104,8 @@ CHECKS = (
     Check("slot.pml", "DEATHS=2 CRASHES=1"),
     Check("life.pml", "NP=2 DEATHS=2"),
     Check("find.pml", "CRASHES=2"),
+    Check("collect.pml", "DEATHS=1 CRASHES=1 COLLECTIONS=1"),
+    Check("collect.pml", "HEADS DEATHS=1 CRASHES=1 COLLECTIONS=1"),
     Check("chunk.pml", "NCH=2 CAP=1 K=2 FAULTS=1 CRASHES=1 READER=0", large=True),
     Check("chunk.pml", "DEDUP NCH=2 CAP=2 K=1 FAULTS=1 CRASHES=1 READER=1", large=True),
     Check("head.pml", "NCH=2 K0=2 K1=1 FAULTS=0 CRASHES=1 WAITERS=0", large=True),
@@ -113,6 +115,8 @@ CHECKS = (
     Check("wait.pml", "WAITERS=2 CRASHES=1", large=True),
     Check("life.pml", "NP=3 DEATHS=2", large=True),
     Check("find.pml", "CRASHES=4", large=True),
+    Check("collect.pml", "DEATHS=1 CRASHES=1 COLLECTIONS=2", large=True),
+    Check("collect.pml", "HEADS DEATHS=1 CRASHES=1 COLLECTIONS=2", large=True),
 )
 
 _SUSPECT = "SUSPECT NCH=1 CAP=1 K=1 FAULTS=0 CRASHES=0 READER=1"
@@ -168,6 +172,28 @@ MUTATIONS = (
         Mutation("find.pml", flag, "CRASHES=1")
         for flag in ("OLDTXN", "NOMARK", "LATEMARK", "NOSCAN", "MARKFIRST", "NORECOVER")
     ),
+    *(
+        Mutation("collect.pml", flag, "DEATHS=0 CRASHES=1 COLLECTIONS=1")
+        for flag in (
+            "NOSTOP",
+            "NOLOOK",
+            "NOSTALE",
+            "NOAGAIN",
+            "NOLEASES",
+            "EARLYLEASES",
+            "NOYOUNG",
+            "NOFINAL",
+            "TWOTXN",
+            "NOVALID",
+            "ROOTRING",
+            "NOWAIT",
+            "EARLYFALL",
+            "NORECOVER",
+            "OLDFORM",
+            "FREETRASH",
+        )  # fmt: skip
+    ),
+    Mutation("collect.pml", "HEADONCE", "HEADS DEATHS=0 CRASHES=0 COLLECTIONS=1"),
 )
 
 
