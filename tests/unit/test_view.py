@@ -214,6 +214,16 @@ def test_what_is_no_prefix_no_codec_and_no_key_is_refused(engine: helios_shm.Eng
         workspace.view()[""] = b""
 
 
+def test_view_of_a_snapshot_pickles_and_one_of_a_workspace_does_not(engine: helios_shm.Engine) -> None:
+    workspace = engine.empty.fork()
+    workspace["a/b"] = b"[1]"
+    view = committed(workspace).view("a/", codec=json)
+    copy = pickle.loads(pickle.dumps(view))
+    assert copy == view == {"b": [1]} and repr(copy) == repr(view)
+    with pytest.raises(TypeError, match="hand over the snapshot"):
+        pickle.dumps(workspace.view())
+
+
 def test_view_says_what_it_is(engine: helios_shm.Engine) -> None:
     assert repr(engine.empty.view("a/")) == f"<View 'a/' of {engine.empty!r}>"
     assert repr(engine.empty.fork().view(codec=json)).endswith("through codecs.json>")
