@@ -7,6 +7,8 @@ A transcript is a text of a session, as a user would see it, in tests/golden/cli
     ! helios-shm: error: ...                 what it wrote to standard error
     [exit 3]                                 its exit status, unless 0
 
+Other commands are the shell's.
+
 Ids of snapshots are theirs, since they follow from the content; times, sizes on disk, process ids and paths of this
 machine are replaced by words. HELIOS_REWRITE_GOLDEN=1 writes the transcripts anew.
 """
@@ -14,6 +16,7 @@ machine are replaced by words. HELIOS_REWRITE_GOLDEN=1 writes the transcripts an
 import os
 import re
 import shlex
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +33,7 @@ _REPLACED = [
     (r'("uuid": )"[0-9a-f]{32}"', r'\1"UUID"'),
     (r"((?:on disk|shared memory): +)[\d.]+ [KMG]?i?B", r"\1SIZE"),
     (r"\b(pid|process) \d+", r"\1 PID"),
+    (r"[^ ]*/helios-run-\w+", "SCRATCH"),
 ]
 
 
@@ -72,14 +76,19 @@ def replay(transcript: Path, directory: Path) -> str:
 def _played(line: str, directory: Path) -> str:
     if line.startswith("# "):
         return f"{line}\n"
+    if "helios-shm" not in line:
+        done = subprocess.run(
+            ["sh", "-c", line.removeprefix("$ ")], capture_output=True, text=True, check=True
+        )
+        return normal(f"{line}\n{done.stdout}", directory)
     text, _, command = line.removeprefix("$ ").rpartition(" | ")
     words = shlex.split(command)
     assert words[0] == "helios-shm", line
     given = shlex.split(text)[1].encode().decode("unicode_escape") if text else None
-    done = call(*words[1:], given=given)
-    parts = [line, *done.lines, *(f"! {each}" for each in done.err.splitlines())]
-    if done.status:
-        parts.append(f"[exit {done.status}]")
+    told = call(*words[1:], given=given)
+    parts = [line, *told.lines, *(f"! {each}" for each in told.err.splitlines())]
+    if told.status:
+        parts.append(f"[exit {told.status}]")
     return normal("\n".join(part.rstrip() for part in parts) + "\n", directory)
 
 

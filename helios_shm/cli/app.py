@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from .. import ConflictError, HeliosError, NotFoundError
-from . import branches, care, exits, history, shell, values
+from . import branches, care, directories, exits, history, shell, values
 from .options import Command, Context
 from .output import paint, remark, visible, wants_colour
 from .store import Place
@@ -178,6 +178,7 @@ def commands(ctx: click.Context, store: str | None) -> None:
 for _command in (
     *(care.init, care.status),
     *values.ALL,
+    *directories.ALL,
     *history.ALL,
     *branches.ALL,
     *(care.check, care.doctor, care.destroy, care.stats),

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import cast
 
 import click
 
-from .. import Branch, Commit, ConflictError, Engine, NotFoundError, Resolver, Snapshot
+from .. import Branch, Commit, ConflictError, Engine, NotFoundError, Snapshot
 from .options import (
     BRANCH_NAME,
     REFERENCE,
@@ -18,6 +17,8 @@ from .options import (
     json_option,
     message_option,
     pass_place,
+    resolve_option,
+    rules,
 )
 from .output import ID_DIGITS, columns, commit_fields, line, local_time, paint, report, say_commit, visible
 from .references import snapshot_of
@@ -128,11 +129,7 @@ def _say_tags(tags: dict[str, Snapshot], as_json: bool) -> None:
 @click.option(
     "--base", type=REFERENCE, metavar="REFERENCE", help="What both come from; else it is looked for."
 )
-@click.option(
-    "--resolve", "resolvers", multiple=True, metavar="[PATTERN=]RESOLVER",
-    help="What decides where both changed a path: ours, theirs, sum, max, min, union, append or text. May be given "
-    "several times; the first whose PATTERN (hits/*, **/log) matches decides.",
-)  # fmt: skip
+@resolve_option
 @message_option
 @branch_option
 @json_option
@@ -153,7 +150,7 @@ def merge(
             commit = into.merge(
                 _other(engine, other, branch),
                 base=None if base is None else snapshot_of(engine, base, branch),
-                resolve=_rules(resolvers),
+                resolve=rules(resolvers),
                 message=message or f"merge {other}",
             )
         except ConflictError as error:
@@ -175,16 +172,6 @@ def _other(engine: Engine, other: str, branch: str) -> Branch | Snapshot:
     if other in engine.branches(other):
         return engine.branch(other)
     return snapshot_of(engine, other, branch)
-
-
-def _rules(given: Sequence[str]) -> dict[str, Resolver] | None:
-    """PATTERN=RESOLVER as the library takes it; a RESOLVER alone is for all that no other PATTERN has."""
-    rules: dict[str, Resolver] = {}
-    alone: dict[str, Resolver] = {}
-    for each in given:
-        pattern, _, name = each.rpartition("=")
-        (rules if pattern else alone)[pattern or "**"] = cast(Resolver, name)
-    return {**rules, **alone} or None
 
 
 ALL = (branch, tag, merge)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 from click.shell_completion import CompletionItem
 
-from .. import Engine, HeliosError
+from .. import Engine, HeliosError, Resolver
 from .output import wants_colour
 from .store import BRANCH_DEFAULT, Place
 
@@ -136,3 +136,21 @@ def at_option(function: F) -> F:
 
 def message_option(function: F) -> F:
     return click.option("--message", "-m", default="", metavar="TEXT", help="What the commit says.")(function)
+
+
+def resolve_option(function: F) -> F:
+    return click.option(
+        "--resolve", "resolvers", multiple=True, metavar="[PATTERN=]RESOLVER",
+        help="What decides where both sides changed a path: ours, theirs, sum, max, min, union, append or text. May be "
+        "given several times; the first whose PATTERN (hits/*, **/log) matches decides.",
+    )(function)  # fmt: skip
+
+
+def rules(given: Sequence[str]) -> dict[str, Resolver] | None:
+    """PATTERN=RESOLVER as the library takes it; a RESOLVER alone is for all that no other PATTERN has."""
+    rules: dict[str, Resolver] = {}
+    alone: dict[str, Resolver] = {}
+    for each in given:
+        pattern, _, name = each.rpartition("=")
+        (rules if pattern else alone)[pattern or "**"] = cast(Resolver, name)
+    return {**rules, **alone} or None

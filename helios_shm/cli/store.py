@@ -6,10 +6,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import Engine, NotFoundError
+from .. import Engine, NotFoundError, ReadOnlyError
 from .. import open as open_store
 
 STORE_VARIABLE = "HELIOS_STORE"
+# What a command that is run for somebody finds in its environment beside it.
+BRANCH_VARIABLE = "HELIOS_BRANCH"
 DIRECTORY_NAME = ".helios"
 BRANCH_DEFAULT = "main"
 
@@ -50,6 +52,13 @@ class Place:
     def read(self) -> Engine:
         """The store, opened for reading."""
         return open_store(self.path(), create=False, readonly=True)
+
+    def remember(self) -> Engine:
+        """For reading states and noting where they went; where nothing can be noted, for reading."""
+        try:
+            return self.write()
+        except ReadOnlyError:
+            return self.read()
 
     def write(self) -> Engine:
         """The store, opened for changing; closing it makes durable what was committed."""
