@@ -39,14 +39,22 @@ SOURCE = Path(__file__).with_name("native.c")
 BATCH = 50
 
 
-def compiled(place: Path) -> Any:
-    """The loop, loaded; None without a compiler."""
+def compiled_library(place: Path) -> Any:
+    """native.c, loaded; None without a compiler."""
     compiler = shutil.which("cc")
     if not compiler:
         return None
     target = place / "native.so"
     subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-o", str(target), str(SOURCE)], check=True)
-    loop = ctypes.CDLL(str(target)).bench_commits
+    return ctypes.CDLL(str(target))
+
+
+def compiled(place: Path) -> Any:
+    """The loop, loaded; None without a compiler."""
+    library = compiled_library(place)
+    if library is None:
+        return None
+    loop = library.bench_commits
     pointer, size = ctypes.c_void_p, ctypes.c_uint32
     loop.argtypes = [*[pointer] * 5, ctypes.c_char_p, size, ctypes.c_char_p, size, size, size, pointer]
     loop.restype = size

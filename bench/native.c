@@ -1,10 +1,15 @@
 /*
- * One-key commits in a loop in C: what the core takes without Python and cffi.
+ * Loops in C: one-key commits, which is what the core takes without Python and cffi; files made and looked at, and nothing else.
  *
- * bench/bench_hash.py compiles this, hands over hs_commit_one of the module that is measured, and holds the clock.
+ * bench/bench_hash.py compiles this, hands over hs_commit_one of the module that is measured, and holds the clock;
+ * bench/bench_directories.py does the same with the other two.
  */
+#include <errno.h>
+#include <fcntl.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 typedef int64_t commit_function(void *call, void *branch, const uint8_t *base, const uint8_t *key,
                                 size_t key_size, const uint8_t *value, size_t value_size);
@@ -25,4 +30,25 @@ uint32_t bench_commits(commit_function *commit, void *call, void *branch, uint8_
         if (*last & look_after) return i + 1;
     }
     return count;
+}
+
+/*
+ * The floor of bench_directories.py: `count` new files of `size` bytes each, by their names back to back, each with a 0
+ * behind it, below a directory; or a look at each. Returns 0, or the errno of the first that failed.
+ */
+int bench_files(int directory, const char *names, uint32_t count, const uint8_t *bytes, size_t size) {
+    for (uint32_t i = 0; i < count; i++, names += strlen(names) + 1) {
+        int fd = openat(directory, names, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (fd < 0) return errno;
+        ssize_t done = write(fd, bytes + (size_t)i * size, size);
+        if (close(fd) != 0 || done != (ssize_t)size) return EIO;
+    }
+    return 0;
+}
+
+int bench_stats(int directory, const char *names, uint32_t count) {
+    struct stat s;
+    for (uint32_t i = 0; i < count; i++, names += strlen(names) + 1)
+        if (fstatat(directory, names, &s, AT_SYMLINK_NOFOLLOW) != 0) return errno;
+    return 0;
 }

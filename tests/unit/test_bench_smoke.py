@@ -32,6 +32,15 @@ ALONE_HERE = "one process alone, the same run"
 
 # benchmark -> operation -> who stands beside it, as patterns: in each row of that operation, present or skipped.
 LINES: dict[str, dict[str, tuple[str, ...]]] = {
+    "materialize": {
+        r"materialize [\d,]+ files x 500 B, new directory": ("git worktree add", r"shutil\.copytree", "openat.*"),
+        r"materialize [\d,]+ files x 500 B, unchanged": ("git worktree add", "git status", "fstatat.*"),
+        r"materialize [\d,]+ files x 500 B, \d+ changed": ("git checkout.*",),
+    },
+    "ingest": {
+        r"ingest and commit [\d,]+ files x 500 B, seen for the first time": ("git add and commit.*",),
+        r"ingest [\d,]+ files x 500 B, unchanged": ("git status", "fstatat.*"),
+    },
     "commit_1_kib": {
         r"commit 1 key of 100 x 1 KiB, on a branch": (PUT, ALONE, *PUBLISHING, "icechunk.*", "ProllyTree.*"),
         r"commit 1 key of 100 x 1 KiB, detached": (PUT,),
