@@ -9,8 +9,8 @@ A transcript is a text of a session, as a user would see it, in tests/golden/cli
 
 Other commands are the shell's.
 
-Ids of snapshots are theirs, since they follow from the content; times, sizes on disk, process ids and paths of this
-machine are replaced by words. HELIOS_REWRITE_GOLDEN=1 writes the transcripts anew.
+Ids of snapshots are theirs, since they follow from the content; times and what follows from them, sizes on disk,
+process ids and paths of this machine are replaced by words. HELIOS_REWRITE_GOLDEN=1 writes the transcripts anew.
 """
 
 import os
@@ -33,6 +33,11 @@ _REPLACED = [
     (r'("uuid": )"[0-9a-f]{32}"', r'\1"UUID"'),
     (r"((?:on disk|shared memory): +)[\d.]+ [KMG]?i?B", r"\1SIZE"),
     (r"\b(pid|process) \d+", r"\1 PID"),
+    (r"(refs/heads/\w+ is )[0-9a-f]{12}", r"\1ID"),
+    (r'("git": )"[0-9a-f]{40}"', r'\1"ID"'),
+    (r'("after": )"[0-9a-f]{64}"', r'\1"KEY"'),
+    (r"(values?, )[\d.]+ [KMG]?i?B", r"\1SIZE"),
+    (r'("bytes": )\d+(?=\}$)', r"\1N"),
     (r"[^ ]*/helios-run-\w+", "SCRATCH"),
 ]
 

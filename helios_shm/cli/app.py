@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from .. import ConflictError, HeliosError, NotFoundError
-from . import branches, care, directories, exits, history, shell, values
+from . import branches, care, directories, exchange, exits, history, shell, values, watching
 from .options import Command, Context
 from .output import paint, remark, visible, wants_colour
 from .store import Place
@@ -120,6 +120,9 @@ def guarded(run: Callable[[], Any]) -> int:
 
 
 def _tell_usage(error: click.ClickException) -> None:
+    if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+        remark(error.format_message())  # the help itself
+        return
     context = error.ctx if isinstance(error, click.UsageError) else None
     remark(f"{NAME}: {paint('error', 'error')}: {error.format_message()}")
     if context is not None and context.command.get_help_option(context) is not None:
@@ -181,7 +184,9 @@ for _command in (
     *directories.ALL,
     *history.ALL,
     *branches.ALL,
+    *watching.ALL,
     *(care.check, care.doctor, care.destroy, care.stats),
+    *exchange.ALL,
     *shell.ALL,
 ):
     commands.add_command(_command)
