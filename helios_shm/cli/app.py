@@ -53,6 +53,14 @@ GIT_WORDS = {
 }
 
 
+class _ReaderGone(Exception):
+    """Whoever read the output has gone."""
+
+
+class _Interrupted(Exception):
+    """By Ctrl-C."""
+
+
 class Program(click.Group):
     """The group of all commands: turns errors into one sentence and an exit status."""
 
@@ -74,6 +82,15 @@ class Program(click.Group):
             )
 
         sys.exit(guarded(run))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click does it, but for what click would say something of its own about."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise _ReaderGone from None
+        except KeyboardInterrupt:
+            raise _Interrupted from None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -109,10 +126,10 @@ def guarded(run: Callable[[], Any]) -> int:
     except click.ClickException as error:
         _tell_usage(error)
         return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except (_Interrupted, KeyboardInterrupt, click.Abort):
         remark(f"{NAME}: interrupted")
         return exits.INTERRUPTED
-    except BrokenPipeError:
+    except (_ReaderGone, BrokenPipeError):
         _close_output()
         return exits.BROKEN_PIPE
     except Exception as error:
