@@ -25,7 +25,10 @@
   X(evict_begun) X(evict_untagged) X(evict_moved) /* coordinator: a branch's tag leaves the table */         \
   X(commit_begun) X(commit_leased)           /* writer: in a commit; its result is held, it still is in it */ \
   X(stop_raised) X(stop_lowered)             /* coordinator: no commit begins; stale marks stand, before they go on */ \
-  X(leave_unlinked)                          /* coordinator: the segment has no name (called from Python) */
+  X(leave_unlinked)                          /* coordinator: the segment has no name (called from Python) */ \
+  X(gc_trimmed) X(gc_marked) X(gc_copied) X(gc_pending) /* collection: before its flip (called from Python) */ \
+  X(gc_flipped) X(gc_committed)              /* collection: in the flip's transaction; after it */           \
+  X(gc_gone) X(gc_deleted) X(gc_trashed) X(gc_punched) X(gc_told) /* collection: giving back; answered */
 /* clang-format on */
 
 #define HS_STEP_ENUM(label) HS_STEP_##label,

@@ -482,6 +482,11 @@ class Attachment(hot.AttachmentBase):
                 )
             lifecycle.ensure_coordinator(self.paths)
 
+    def wake_coordinator(self) -> None:
+        """See that one runs, and that it looks at what there is to do."""
+        lifecycle.ensure_coordinator(self.paths)
+        self._with_engine(lib.hs_round_wait, self._with_engine(lib.hs_round_target), 1)
+
     def wait_to_the_end(self, what: str) -> None:
         """Wait until all that this process published so far is in L2, for as long as rounds are being done: a disk may
         be slow. Raises BusyError when none was for DURABLE_DEADLINE seconds."""

@@ -50,6 +50,21 @@ def fsync_directory(path: Path) -> None:
         os.close(fd)
 
 
+def replace_file(path: Path, data: bytes) -> None:
+    """Put a small file under a name, whole or not at all. Not synced."""
+    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        write_all(fd, memoryview(data))
+        os.rename(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    finally:
+        os.close(fd)
+
+
 def path_of(store: StorePaths, id: bytes) -> Path:
     """Where the value of this id is, or would be."""
     name = id.hex()

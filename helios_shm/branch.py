@@ -443,12 +443,15 @@ class Branch(hot.BranchBase):
         return islice(self._log(path), limit)
 
     def _log(self, path: str | None) -> Iterator[Commit]:
-        records = (record for record, _ in self._records())
-        for record in records if path is None else touching(self._attachment, records, path):
+        records: Iterator[bytes] = (record for record, _ in self._records())
+        if path is not None:
+            records = touching(self._attachment, records, path, self._oldest())
+        for record in records:
             yield hot.make_commit(record, self._attachment)
 
     def _records(self) -> Iterator[tuple[bytes, RecordHead]]:
-        """Records of this incarnation, newest first: along the chain while the ring has it, then L2's log.
+        """Records of this incarnation, newest first: along the chain while the ring has it, then L2's log; down to the
+        oldest that collections have left.
 
         A record that stands in the ring names its parent by a word of the same segment; one that only L2 has, perhaps
         by a word of a segment that has gone, which leads anywhere in this one.
@@ -459,9 +462,12 @@ class Branch(hot.BranchBase):
             if known is record:  # else another thread has looked meanwhile
                 break
         head = record_head(record)
+        oldest = -1
         while True:
             yield record, head
-            if head.sequence == 1:
+            if oldest < 0:
+                oldest = self._oldest()
+            if head.sequence == 1 or head.serial <= oldest:
                 return
             if word & WORD_IN_L2 or segment != self._attachment.segment:
                 break
@@ -476,9 +482,15 @@ class Branch(hot.BranchBase):
         for record in self._attachment.reader.records(self._name, head.serial - 1):
             head = record_head(record)
             yield record, head
-            if head.sequence == 1:
+            if head.sequence == 1 or head.serial <= oldest:
                 return
-        raise self._broken(head.serial - 1)
+        if head.serial > self._oldest():  # else it was collected meanwhile
+            raise self._broken(head.serial - 1)
+
+    def _oldest(self) -> int:
+        """The serial of the oldest commit that collections have left; 0: L2 knows of none."""
+        row = self._attachment.reader.branch(self._name)
+        return 0 if row is None else row.oldest
 
     def _broken(self, serial: int) -> CorruptError:
         return CorruptError(
@@ -490,8 +502,8 @@ class Branch(hot.BranchBase):
         time is not later. Clocks may be set back, and imports bring times of their own, so commits before it may have
         later times.
 
-        Raises NotFoundError. Cost: one look-up in L2 for what is persisted; by time, the commits after it are read,
-        once in a process.
+        Raises NotFoundError, also for one that a collection has dropped. Cost: one look-up in L2 for what is persisted;
+        by time, the commits after it are read, once in a process.
         """
         if isinstance(when, bool) or not isinstance(when, int | datetime):
             raise TypeError(
@@ -504,8 +516,14 @@ class Branch(hot.BranchBase):
             time_ns = (when.astimezone(UTC) - EPOCH) // _MICROSECOND * 1000 + 999
             record = self._at_time(time_ns)
         if record is None:
-            raise NotFoundError(f"branch {self._name!r} has no commit {when}")
+            raise NotFoundError(f"branch {self._name!r} has no commit {when}{self._dropped()}")
         return hot.make_commit(record, self._attachment)
+
+    def _dropped(self) -> str:
+        """What a message says of history that was collected."""
+        head, oldest = record_head(self._existing()), self._oldest()
+        first = head.sequence - (head.serial - oldest)
+        return f"; a collection dropped all before commit {first}" if oldest and first > 1 else ""
 
     def _at_sequence(self, sequence: int) -> bytes | None:
         record = self._existing()
@@ -520,6 +538,8 @@ class Branch(hot.BranchBase):
         """The record of a serial, below the head's: L2's, else the ring's. None: it is of an earlier incarnation, or
         not in the log any more."""
         row = self._attachment.reader.branch(self._name)
+        if row is not None and serial < row.oldest:
+            return None
         if row is not None and row.serial >= serial:
             record = next(self._attachment.reader.records(self._name, serial), None)
             if record is None and row.oldest <= serial:

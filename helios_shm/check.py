@@ -3,8 +3,10 @@
     helios.json      its form; the database has the same uuid
     db/data.mdb      page by page (pages.py): trees, counts, free pages
       packs          table of contents; every entry: sizes, codec, BLAKE3 against its id; nodes: canonical form
+      dead           sums; what a collection has declared dead counts as gone, and nothing that lives leads there
       log, branches  sums; serial, sequence and parent of each commit; a row says what its newest commit does
-      reachable      from every commit: nodes are there, levels, keys and totals agree; values are there, of their size
+      reachable      from every commit, and from every node of the packs that a collection has gone through: nodes are
+                     there, levels, keys and totals agree; values are there, of their size
     blobs/           every file that a row names: size, BLAKE3
     worktrees/       sums
     locator          every entry is found through it, and nothing else stands in it
@@ -37,11 +39,13 @@ from pathlib import Path
 from . import blobs, config, l2, lifecycle, worktree
 from ._capi import ffi, lib
 from .attachment import WORD_IN_L2, Attachment, Deadline, empty_root
+from .dead import Clock, Part, part_at, parts_decode
 from .errors import CorruptError, HeliosError, ReadOnlyError, StoreError
 from .hashing import blake3
 from .names import title
 from .pages import Meta, Pages, Tree, meta_read, page_size_of
 from .record import DELETED, HAS_PARENT, HAS_SECOND, RECORD, record_head
+from .retention import collected_decode
 from .snapshot import make_snapshot
 from .store import INFO_NAME, StoreInfo, StorePaths, info_bytes, info_parse
 from .types import CheckReport
@@ -64,8 +68,10 @@ _PROGRAM = "import sys; from helios_shm.check import main; sys.exit(main(sys.arg
 _PINNED, _PRIVATE, _UNPINNED = "pinned", "private", "unpinned"
 _DATABASES = (b"packs", b"log", b"branches", b"meta")
 _KNOWN_FILES = re.compile(
-    r"helios\.json|db|locator(\.next|\.damaged)?|blobs|worktrees|locks|coordinator\.log|coordinator\.error"
+    r"helios\.json|db|locator(\.next|\.damaged)?|blobs|worktrees|locks|leases|coordinator\.log|coordinator\.error"
+    r"|\.?gc\.(request|result)(-[0-9a-f]{8})?"
 )
+_TRASH_NAME = re.compile(r"trash-[0-9a-f]{64}")
 _BLOB_DIRECTORY, _BLOB_NAME = re.compile(r"[0-9a-f]{2}"), re.compile(r"[0-9a-f]{62}")
 _WORKTREE_NAME = re.compile(r"[0-9a-f]{32}")
 _LOCATOR_HEADER_SIZE, _PACK_BITS, _ROW_BITS = 4096, 30, 20
@@ -141,6 +147,10 @@ class _Packs:
         self._store = store
         self._tell = tell
         self.packs: dict[int, memoryview] = {}
+        self.generation = 0  # how many collections have deleted something
+        self._given = 0  # numbers up to here were given to packs
+        self._gone_through = 1  # the last collection left nothing open in the packs below this one
+        self._dead: dict[int, Part] = {}
         self._first: dict[int, int] = {}  # ordinal of a pack's first entry
         self._entries = 0
         self._bad: set[int] = set()  # ordinals
@@ -153,7 +163,37 @@ class _Packs:
 
     @property
     def newest(self) -> int:
-        return max(self.packs, default=0)
+        """The last number that was given to a pack; a collection may have deleted that one."""
+        return max(self._given if self.generation else 0, *self.packs, 0)
+
+    def add_fact(self, key: bytes, value: memoryview) -> None:
+        """A row of meta, before the packs."""
+        if key == b"generation":
+            self.generation = int.from_bytes(value, "little")
+        elif key == b"next_pack":
+            self._given = int.from_bytes(value, "little") - 1
+        elif key == b"collected" and (told := collected_decode(bytes(value))) is not None:
+            self._gone_through = told.below
+        elif key == b"clock":
+            try:
+                Clock.decode(value)
+            except CorruptError as error:
+                self._tell(f"meta: {error}")
+
+    def add_dead(self, key: bytes, value: memoryview) -> None:
+        """What is dead of a pack, before the packs."""
+        number = int.from_bytes(key, "big")
+        try:
+            part = part_at(parts_decode(number, value), self.generation)
+        except CorruptError as error:
+            self._tell(f"dead: {error}")
+            return
+        if part is not None:
+            self._dead[number] = part
+
+    def is_dead(self, number: int, row: int) -> bool:
+        part = self._dead.get(number)
+        return part is not None and part.has(row)
 
     @property
     def entries(self) -> int:
@@ -170,7 +210,7 @@ class _Packs:
         if lib.hs_pack_validate(ffi.from_buffer(pack), len(pack)) != lib.HS_OK:
             self._tell(f"pack {number}: its table of contents fails its checksum")
         for row in range(l2.pack_count(pack)):
-            fault = self._entry_fault(pack, row)
+            fault = None if self.is_dead(number, row) else self._entry_fault(pack, row)
             if fault is not None:
                 self._bad.add(self._entries + row)
                 self._tell(f"pack {number}, row {row}, {self._named(pack, row)}: {fault}")
@@ -241,7 +281,7 @@ class _Packs:
         places = self._places.get(id, []) if self._table is None else self._table.find(id)
         for number, row in places:
             pack = self.packs.get(number)
-            if pack is not None and l2.pack_has(pack, row, id):
+            if pack is not None and l2.pack_has(pack, row, id) and not self.is_dead(number, row):
                 ordinal = self._first[number] + row
                 if ordinal not in self._bad:
                     yield ordinal, pack, row
@@ -276,10 +316,18 @@ class _Packs:
             known = self._summaries[id] = found[1].summary()
         return known
 
-    def walk(self, root: bytes, where: str) -> None:
-        """Everything below a root, unless it was walked before."""
+    def walk_collected(self) -> None:
+        """After a collection every living node of the packs that it went through leads to what lives."""
+        for number in (number for number in self.packs if number < self._gone_through):
+            pack = self.packs[number]
+            for row in range(l2.pack_count(pack)):
+                if l2.pack_kind(pack, row) == l2.NODE and not self.is_dead(number, row):
+                    self.walk(l2.pack_id(pack, row), f"pack {number}, row {row}", inner=True)
+
+    def walk(self, root: bytes, where: str, *, inner: bool = False) -> None:
+        """Everything below a root, unless it was walked before. ``inner``: it may be no root, but a node below one."""
         waiting = [root] if root != self._empty else []
-        is_root = True
+        is_root = not inner
         while waiting:
             id = waiting.pop()
             found = self._node(id)
@@ -338,7 +386,7 @@ class _Packs:
         for number, pack in self.packs.items():
             for row in range(l2.pack_count(pack) if number <= mark else 0):
                 id = l2.pack_id(pack, row)
-                if (number, row) not in table.find(id):
+                if (number, row) not in table.find(id) and not self.is_dead(number, row):
                     lost, first = lost + 1, first or f"{id.hex()} of pack {number}"
         if lost:
             self._tell(f"locator: {lost} entries are not found through it; the first is {first}")
@@ -375,7 +423,9 @@ class _Packs:
         newest = mark + _PACKS_ABOVE_MARK
         number = newest - ((newest - (word >> _ROW_BITS)) & ((1 << _PACK_BITS) - 1))
         if number <= self.newest:
-            return number in self.packs and 0 <= row < l2.pack_count(self.packs[number])
+            if number not in self.packs:
+                return self.generation > 0  # of a pack that is gone
+            return 0 <= row < l2.pack_count(self.packs[number])
         beyond.append(number)
         return row >= 0
 
@@ -431,7 +481,7 @@ class _History:
             self._tell(f"{where}: {fault}")
         log.newest = record
         self._packs.walk(root, where)
-        if fields[2] & HAS_PARENT and log.oldest == serial:
+        if fields[2] & HAS_PARENT and log.oldest == serial and sequence == 1:
             self._packs.walk(parent, f"{where}, its parent")
         if fields[2] & HAS_SECOND:
             self._packs.walk(second, f"{where}, its second parent")
@@ -542,6 +592,8 @@ class _Files:
             if not _KNOWN_FILES.fullmatch(entry.name):
                 self.tell(f"{entry.name}: no file of a store")
         for directory in _listed(self.store.blobs, self.tell):
+            if _TRASH_NAME.fullmatch(directory.name):
+                continue  # the next collection removes it
             if not _BLOB_DIRECTORY.fullmatch(directory.name) or not directory.is_dir(follow_symlinks=False):
                 self.tell(f"blobs/{directory.name}: no directory of large values")
                 continue
@@ -601,14 +653,18 @@ class _Files:
         pages = Pages(data, meta)
         trees = pages.databases()
         packs = _Packs(self.store, self.tell)
+        facts: dict[bytes, memoryview] = {}
+        self._read(pages, trees, b"meta", facts.__setitem__)
+        for key, value in facts.items():
+            packs.add_fact(key, value)
+        self._read(pages, trees, b"dead", packs.add_dead)
         self._read(pages, trees, b"packs", packs.add)
         packs.index()
         history = _History(packs, self.tell)
         self._read(pages, trees, b"log", history.add_block)
         self._read(pages, trees, b"branches", history.add_row)
         history.finish()
-        facts: dict[bytes, memoryview] = {}
-        self._read(pages, trees, b"meta", facts.__setitem__)
+        packs.walk_collected()
         pages.account()
         missing = [f"{name.decode()} is missing" for name in _DATABASES if name not in trees]
         for fault in (*pages.damage, *missing):
@@ -657,8 +713,9 @@ class _Files:
         epoch, next_pack = numbers[b"epoch"], numbers[b"next_pack"]
         if epoch is None or epoch > meta.transaction:
             self.tell(f"meta: epoch {epoch} in transaction {meta.transaction}")
-        if next_pack != packs.newest + 1:
-            self.tell(f"meta: the next pack is {next_pack}, the newest {packs.newest}")
+        newest = max(packs.packs, default=0)
+        if next_pack is None or next_pack <= newest or (next_pack > newest + 1 and not packs.generation):
+            self.tell(f"meta: the next pack is {next_pack}, the newest {newest}")
         if self.info is not None and bytes(facts.get(b"uuid", b"")) != self.info.uuid:
             self.tell(f"meta: the database belongs to another store than {INFO_NAME}")
 

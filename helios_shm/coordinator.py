@@ -22,11 +22,13 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from . import blobs, l2, lifecycle
 from ._capi import check, ffi, lib
+from .collector import Collector
 from .errors import BusyError, CorruptError, HeliosError, NotFoundError
 from .record import record_head
 from .store import StorePaths
@@ -76,6 +78,7 @@ class LocatorKeeper:
         self._next_path = paths.locator.with_name("locator.next")
         self._next: l2.Locator | None = None
         self._next_mark = 0
+        self._renewed = False
         self._unsynced = 0
         self.table = self._recover()
 
@@ -144,11 +147,19 @@ class LocatorKeeper:
             self._paths.locator_damaged.unlink(missing_ok=True)
         info = self.table.info()
         if self._next is None:
-            if info.rows <= info.capacity * self.GROW_LOAD:
+            full = info.rows > info.capacity * self.GROW_LOAD
+            if not full and not self._renewed:
                 return False
-            self._next = l2.Locator.create(self._next_path, 2 * info.capacity, self._boot_id)
+            self._renewed = False
+            self._next = l2.Locator.create(
+                self._next_path, 2 * info.capacity if full else info.capacity, self._boot_id
+            )
             self._next_mark = 0
         return self._grow_step(self._next, info.mark)
+
+    def renew(self) -> None:
+        """Have it built anew, in steps: it names many packs that are gone."""
+        self._renewed = True
 
     def _grow_step(self, table: l2.Locator, mark: int) -> bool:
         end = time.monotonic() + self.STEP_SECONDS
@@ -189,21 +200,36 @@ class Round:
         self._tables: list[tuple[int, bytes]] = []
         self._bytes = 0
         self._blobs: list[bytes] = []
+        self._recent = 0  # new rows are left out where this pack or a newer one has them
 
-    def write(self) -> None:
-        """Everything collected, synced, and in the locator. The heads come with the last transaction."""
+    def write(self, also: Callable[[l2.Batch], None] | None = None) -> None:
+        """Everything collected, synced, and in the locator. The heads come with the last transaction, and in it what
+        ``also`` does."""
         more = True
         while more:
             self._tables, self._bytes, self._blobs = [], 0, []
             with self._writer.transaction() as batch:
+                if not self._recent:
+                    self._look_at_clock(batch)
                 more = self._put_packs(batch)
                 if not more:
                     self._put_heads(batch)
+                    if also is not None:
+                        also(batch)
                 self._sync_blobs()
                 lib.hs_step_hit(b"txn_before")
             lib.hs_step_hit(b"txn_after")
             self._keeper.add(self._tables, self._bytes)
         lib.hs_step_hit(b"locator_after")
+
+    def _look_at_clock(self, batch: l2.Batch) -> None:
+        """Which packs are recent. And now and then an entry: from here on no writer relies on what L2 has by now."""
+        clock, now = batch.clock(), time.time_ns()
+        if self._owner.round.entries and clock.is_due(now):
+            check(lib.hs_drain_age(self._drain), "aging the ring")
+            clock = clock.ticked(time.time_ns(), batch.next_pack)
+            batch.put_clock(clock)
+        self._recent = clock.recent_from(time.time_ns()) or batch.next_pack
 
     def _put_packs(self, batch: l2.Batch) -> bool:
         """As many packs as a transaction may hold. False: no more are left."""
@@ -222,7 +248,7 @@ class Round:
         count = int(self._count[0])
         suspects = self._keeper.candidates(pack, count)
         if suspects:
-            known = batch.known(pack, suspects, self._keeper.table)
+            known = batch.known(pack, suspects, self._keeper.table, since=self._recent)
             if known:
                 check(lib.hs_pack_drop(pack, self._size, known, len(known)), "thinning a pack")
                 count -= len(known)
@@ -261,7 +287,9 @@ class Round:
             count = int(self._count[0])
             if count == 0:
                 break
-            batch.put_log(head.name, serial + 1, ffi.buffer(buffer, self._size[0]))
+            block = ffi.buffer(buffer, self._size[0])
+            batch.put_log(head.name, serial + 1, block)
+            self._owner.collector.note(block[:])
             serial += count
         if serial != head.serial:
             raise CorruptError(f"branch {head.name!r}: its chain ends at {serial}, its head is {head.serial}")
@@ -307,7 +335,7 @@ class Coordinator:
         self.keeper = LocatorKeeper(paths, self.writer, durable=self.durable)
         self.pack_buffer = ffi.new("uint8_t[]", PACK_BYTES)
         self.log_buffer = ffi.new("uint8_t[]", LOG_BLOCK_BYTES)
-        self._round = ffi.new("hs_drain_round *")
+        self.round = ffi.new("hs_drain_round *")
         self._stats = ffi.new("hs_engine_stats *")
         self._engine = self._attach()
         drain = ffi.new("hs_drain **")
@@ -317,6 +345,7 @@ class Coordinator:
         # Of one that ended without a word: a sync may have failed under it, and would now succeed without effect. What
         # it left unfinished is all in the first round that is done.
         self.heir = int(self.stats().coordinator_pid) != 0
+        self.collector = Collector(self)
         lib.hs_drain_announce(self.drain, self.epoch, os.getpid())
 
     def _attach(self) -> Any:
@@ -364,15 +393,20 @@ class Coordinator:
             if not self._stopping:
                 self._gather()
             self._try_round()
+            self.collector.step()
             return True
-        return self.keeper.tend()
+        if self._stopping:
+            return False
+        return any([self.collector.step(), self.keeper.tend()])
 
     def _is_wanted(self) -> bool:
         """Is it time for a round?"""
         if not lib.hs_drain_has_work(self.drain, 0):
             # Somebody may wait for a round in which nothing is left to do.
             return bool(lib.hs_drain_sleep(self.drain, 0, 1) == lib.HS_OK)
-        if self.durable:
+        if (
+            self.durable or lib.hs_engine_collection(self._engine) & 1
+        ):  # one that died keeps commits from beginning
             return True
         stats = self.stats()
         few = stats.chunks_free < stats.chunks * EPHEMERAL_FREE_SHARE
@@ -405,21 +439,32 @@ class Coordinator:
 
     def _try_round(self) -> None:
         try:
-            check(lib.hs_drain_collect(self.drain, self._round), "collecting a round")
-            Round(self).write()
-            if self._round.reaped:
-                self.writer.clear_dead_readers()
+            self._collect(None)
         except l2.EpochError:
             raise
         except (HeliosError, OSError) as error:
             self._failed(error)
             return
-        check(lib.hs_drain_finish(self.drain), "finishing a round")
-        self.heir = False
-        self._last_bytes = int(self._round.bytes)
-        self._rounds += 1
+        self._finish()
         if self._failing_since is not None:
             self._recovered()
+
+    def write_round(self, also: Callable[[l2.Batch], None] | None = None) -> None:
+        """A round here and now, for the collector. What fails is raised; another round will try again."""
+        self._collect(also)
+        self._finish()
+
+    def _collect(self, also: Callable[[l2.Batch], None] | None) -> None:
+        check(lib.hs_drain_collect(self.drain, self.round), "collecting a round")
+        Round(self).write(also)
+        if self.round.reaped:
+            self.writer.clear_dead_readers()
+
+    def _finish(self) -> None:
+        check(lib.hs_drain_finish(self.drain), "finishing a round")
+        self.heir = False
+        self._last_bytes = int(self.round.bytes)
+        self._rounds += 1
 
     def _failed(self, error: Exception) -> None:
         """Nothing of the round is acknowledged. Say why, and try again a little later."""
@@ -436,6 +481,10 @@ class Coordinator:
                 raise error
         time.sleep(self._retry)
         self._retry = min(2 * self._retry, RETRY_SECONDS_MAX)
+        self.open_again()
+
+    def open_again(self) -> None:
+        """After something failed on the way to L2."""
         try:
             self.writer.reopen()
             # What was committed before the failure may be missing in the locator.

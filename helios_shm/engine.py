@@ -10,6 +10,8 @@ import contextlib
 import os
 import re
 import threading
+from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,13 +21,14 @@ from ._capi import check, ffi, lib
 from .attachment import Attachment, Deadline, empty_root, iter_attachments
 from .branch import Branch, branch_of, make_branch
 from .check import check_store
+from .collect import collect
 from .errors import ClosedError, CorruptError, NotFoundError, ReadOnlyError
 from .l2 import BranchRow
 from .names import TAG, is_tag
 from .record import RECORD_ROOT, RecordHead, record_head
 from .snapshot import Snapshot, make_snapshot
 from .tags import delete_tag, find_tag, set_tag
-from .types import CheckReport, Stats
+from .types import CheckReport, GCReport, Stats
 
 _ID_DIGITS = 64
 _ID_PREFIX_DIGITS_MIN = 4
@@ -289,6 +292,32 @@ class Engine:
         Cost: reads and hashes the whole store, in a process of its own.
         """
         return check_store(self._live(), repair=repair)
+
+    def gc(
+        self,
+        *,
+        history: int | timedelta | Mapping[str, int | timedelta] | None = None,
+        grace: timedelta = timedelta(hours=1),
+        dry_run: bool = False,
+    ) -> GCReport:
+        """Delete what nobody can name any more, and give its room on the disk back. Commits go on meanwhile.
+
+        Kept: the heads of branches and their history, tags, the states that kept commits merged, states nested in kept
+        ones, every state that a living process holds (a Snapshot, a Commit, the base of a Workspace), and all that is
+        not persisted yet. A deleted branch keeps nothing. A state is kept whole or is gone: then who names it by its
+        id gets NotFoundError.
+
+        history: how many of its newest commits each branch keeps (1 or more), or of what age at most; a mapping says so
+            for branches whose name matches a glob pattern (the first that does; others keep all). None: all.
+        grace: what was committed in this time is kept, whoever knows of it: an id may be on its way to another process.
+        dry_run: change nothing, and say what would go.
+
+        Raises ReadOnlyError, ValueError, TypeError, BusyError (some process stays within one commit, or the coordinator
+        cannot work), CorruptError (see ``check``). One collection runs at a time; others wait for their turn. A
+        collection that was begun goes on if the process that asked for it dies. Cost: a look at every node that lives;
+        reads of every living pack; commits are held up for some milliseconds, a few times (``pause_ns``).
+        """
+        return collect(self._live(), history, grace, dry_run)
 
     def close(self, *, sync: bool = True) -> None:
         """Leave the store; idempotent. ``sync`` waits until all commits are durable first (not for an ephemeral

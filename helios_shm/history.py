@@ -18,7 +18,7 @@ from typing import Final
 from ._capi import check, lib
 from .attachment import Attachment, empty_root
 from .mapping import encode_path, successor
-from .record import RECORD_ROOT, parent_root
+from .record import RECORD_ROOT, parent_root, serial_of
 
 _STRETCH_MAX: Final = 128
 
@@ -26,13 +26,16 @@ Entry = tuple[int, int, bytes] | None
 """Kind, size and BLAKE3 of a path's value; None: nothing is there."""
 
 
-def touching(attachment: Attachment, records: Iterable[bytes], path: str) -> Iterator[bytes]:
+def touching(attachment: Attachment, records: Iterable[bytes], path: str, oldest: int) -> Iterator[bytes]:
     """Those of a branch's records, newest first, whose state differs from their parent's at ``path``; with a '/' at its
-    end, anywhere below it."""
+    end, anywhere below it. With the serial ``oldest`` history begins: what was before it may have been collected."""
     key, below = encode_path(path), path.endswith("/")
     nothing = empty_root()
     for stretch in _stretches(iter(records)):
-        pairs = [(parent_root(record) or nothing, record[RECORD_ROOT]) for record in stretch]
+        pairs = [
+            (nothing if serial_of(record) <= oldest else parent_root(record) or nothing, record[RECORD_ROOT])
+            for record in stretch
+        ]
         moved = dict.fromkeys(root for pair in pairs if pair[0] != pair[1] for root in pair)
         entries = _entries(attachment, list(moved), key)
         for record, (old, new) in zip(stretch, pairs, strict=True):

@@ -3,7 +3,8 @@
     packs     number (8 bytes, big-endian)            -> a pack
     log       name 0x00 first serial (8 bytes, b.e.)  -> a log block: commit records, oldest first
     branches  name                                    -> a row; a deleted branch keeps its row
-    meta      uuid, format, epoch, next_pack
+    dead      number (8 bytes, big-endian)            -> which rows of that pack are dead (dead.py)
+    meta      uuid, format, epoch, next_pack; generation, clock, collected: of collections (collect.py)
 
 docs/FORMAT.md has the bytes. Invariants. Only the holder of the coordinator lock writes, and each of its transactions
 checks the epoch that it drew, so that one who lost the lock cannot write any more. A transaction is synced before it is
@@ -23,15 +24,17 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lmdb
 from typing_extensions import Buffer
 
 from ._capi import check, ffi, lib
 from .codec import RAW, decode
+from .dead import Clock, Part, part_at, parts_decode, parts_encode
 from .errors import CapacityError, ClosedError, CorruptError, FormatError, StoreError
 from .hashing import blake3
 from .record import RECORD_TIME
@@ -46,18 +49,21 @@ _READERS_MAX = 2048
 # before. A header and 64 bytes a reader; LMDB takes what is more for more readers.
 _LOCK_FILE_BYTES = 64 * _READERS_MAX + 4096
 _DATABASES = (b"packs", b"log", b"branches", b"meta")
+_DEAD = b"dead"  # missing in a store that no coordinator has opened since it is known: then nothing is dead
 _META_NUMBER_MAX = 1 << 63
 _PACKS_MAX = 1 << 62  # no store has so many, and what is counted from one still fits
 _SERIAL_LAST = (1 << 64) - 1
 _EARLIEST_MAX = 1 << 16
 LOG_BLOCKS_BYTES_MAX = 4 << 20  # that a reader keeps: of 200 bytes each, 20 000 records
 
+_PACK_MAGIC = 0x314B43504F494C48
 PACK_HEADER = struct.Struct("<QIIQQ")  # magic, version, count, payload bytes, reserved
 PACK_ROW = struct.Struct("<32sIIQBB6x")  # id, offset, stored, raw, kind, codec
 _ROW_TAIL = struct.Struct("<IIQBB6x")
 _ID_SIZE = 32
-_KIND_AT = 48
+KIND_AT = 48
 _LOG_HEADER = struct.Struct("<IIQ")  # magic, count, first serial
+_LOG_MAGIC = 0x474C4C48
 _LOG_SUM_SIZE = 32
 _LOG_KEY_TAIL = 9  # of a block's key, behind the branch's name
 _LOG_PLACES_AT = 16
@@ -68,6 +74,7 @@ _RECORD_NAME_AT = 192
 
 _CANDIDATES_MAX = 512  # all that a probe can meet
 _ATTEMPTS = 8
+_ROWS_A_LOOK = 64
 _OPEN_PAUSES = (0.001, 0.002, 0.004, 0.008, 0.016)
 # A reader scans so few packs' tables of contents itself; beyond that it enters them in a table of its own.
 _SCAN_PACKS_MAX = 16
@@ -138,7 +145,7 @@ def _environment(
         try:
             return lmdb.open(
                 str(path), map_size=size, readonly=readonly, create=create, lock=lock, mode=0o700, sync=sync,
-                metasync=sync, max_dbs=len(_DATABASES), max_readers=_READERS_MAX, max_spare_txns=1,
+                metasync=sync, max_dbs=len(_DATABASES) + 1, max_readers=_READERS_MAX, max_spare_txns=1,
                 readahead=False, meminit=True,
             )  # fmt: skip
         except (lmdb.MemoryError, MemoryError) as caught:
@@ -216,7 +223,7 @@ def create(path: Path, uuid: bytes) -> None:
         except lmdb.InvalidError as failure:  # that it could not lock them, in its words
             raise StoreError(f"creating {path}: LMDB cannot use the files that were just made") from failure
         try:
-            databases = {name: env.open_db(name) for name in _DATABASES}
+            databases = {name: env.open_db(name) for name in (*_DATABASES, _DEAD)}
             with env.begin(write=True, db=databases[b"meta"]) as txn:
                 txn.put(b"uuid", uuid)
                 txn.put(b"format", FORMAT_VERSION.to_bytes(8, "little"))
@@ -312,6 +319,37 @@ class Locator:
         check(lib.hs_locator_checkpoint(self._pointer), "syncing the locator")
 
 
+# ---- dead rows -------------------------------------------------------------------------------------------
+
+
+class Databases(NamedTuple):
+    """Where it stands which rows are dead."""
+
+    dead: Any  # None: there is no such database yet
+    meta: Any
+
+
+def row_is_dead(txn: Any, databases: Databases, number: int, row: int) -> bool:
+    """Has a collection declared this row of a pack dead? Then the entry is not there, whatever the pack holds."""
+    part = dead_part(txn, databases, number)
+    return part is not None and part.has(row)
+
+
+def dead_part(txn: Any, databases: Databases, number: int) -> Part | None:
+    """Which rows of a pack are dead; None: none is. CorruptError."""
+    if databases.dead is None:
+        return None
+    value = txn.get(pack_key(number), db=databases.dead)
+    if value is None:
+        return None
+    return part_at(parts_decode(number, value), generation_of(txn, databases.meta))
+
+
+def generation_of(txn: Any, meta: Any) -> int:
+    """How many collections have deleted something."""
+    return meta_number(txn, meta, b"generation") if txn.get(b"generation", db=meta) is not None else 0
+
+
 # ---- reading packs ---------------------------------------------------------------------------------------
 
 
@@ -341,13 +379,35 @@ def pack_id(pack: memoryview, row: int) -> bytes:
 
 def pack_kind(pack: memoryview, row: int) -> int:
     """What a row below ``pack_count`` says its entry is."""
-    return pack[PACK_HEADER.size + row * PACK_ROW.size + _KIND_AT]
+    return pack[PACK_HEADER.size + row * PACK_ROW.size + KIND_AT]
 
 
 def pack_raw_size(pack: memoryview, row: int) -> int:
     """The size that a row below ``pack_count`` says its entry has, decoded."""
     size: int = _ROW_TAIL.unpack_from(pack, PACK_HEADER.size + row * PACK_ROW.size + _ID_SIZE)[2]
     return size
+
+
+def pack_row(pack: memoryview, row: int) -> tuple[bytes, bytes]:
+    """A row below ``pack_count`` and its payload, as they stand there. CorruptError."""
+    at = PACK_HEADER.size + row * PACK_ROW.size
+    offset, stored, *_ = _ROW_TAIL.unpack_from(pack, at + _ID_SIZE)
+    if offset + stored > len(pack):
+        raise CorruptError(f"row {row} of a pack names a place outside of it; see Engine.check()")
+    return bytes(pack[at : at + PACK_ROW.size]), bytes(pack[offset : offset + stored])
+
+
+def pack_encode(rows: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """A pack of such rows."""
+    offset = PACK_HEADER.size + len(rows) * PACK_ROW.size
+    table, payloads = [], b"".join(payload for _, payload in rows)
+    for row, payload in rows:
+        _, *tail = _ROW_TAIL.unpack_from(row, _ID_SIZE)
+        table.append(row[:_ID_SIZE] + _ROW_TAIL.pack(offset, *tail))
+        offset += len(payload)
+    body = b"".join(table)
+    head = PACK_HEADER.pack(_PACK_MAGIC, 1, len(rows), len(payloads), 0)[:-8]
+    return head + blake3(head + blake3(body))[:8] + body + payloads
 
 
 def pack_find(pack: memoryview, id: bytes) -> int | None:
@@ -406,6 +466,17 @@ def log_parts(block: bytes) -> tuple[int, list[memoryview]]:
     return first, [view[places[i] : places[i + 1]] for i in range(count)]
 
 
+def log_encode(first: int, records: Sequence[Buffer]) -> bytes:
+    """A log block of these records, the first of which has serial ``first``."""
+    sizes = [memoryview(record).nbytes for record in records]
+    places = [_LOG_PLACES_AT + 4 * (len(records) + 1)]
+    for size in sizes:
+        places.append(places[-1] + size)
+    head = _LOG_HEADER.pack(_LOG_MAGIC, len(records), first) + struct.pack(f"<{len(places)}I", *places)
+    body = b"".join((head, *records))
+    return body + blake3(body)
+
+
 def _record_name(record: memoryview) -> bytes:
     size = int.from_bytes(record[_RECORD_NAME], "little")
     return bytes(record[_RECORD_NAME_AT : _RECORD_NAME_AT + size])
@@ -422,7 +493,7 @@ def pack_table_size(pack: memoryview) -> int:
 
 def pack_blobs(table: bytes) -> list[bytes]:
     """Ids of the rows that name files."""
-    kinds = table[PACK_HEADER.size + _KIND_AT :: PACK_ROW.size]
+    kinds = table[PACK_HEADER.size + KIND_AT :: PACK_ROW.size]
     starts = (PACK_HEADER.size + row * PACK_ROW.size for row, kind in enumerate(kinds) if kind == BLOB)
     return [table[at : at + _ID_SIZE] for at in starts] if BLOB in kinds else []
 
@@ -519,11 +590,18 @@ class _Shared:
         self.users = 0
         self.env: Any = None
         self.databases: list[Any] = []
+        self.dead: Any = None
 
     def close(self) -> None:
-        env, self.env = self.env, None
+        env, self.env, self.dead = self.env, None, None
         if env is not None:
             env.close()
+
+    def open_dead(self) -> None:
+        """The database of dead rows, once there is one."""
+        if self.dead is None:
+            with contextlib.suppress(lmdb.NotFoundError, lmdb.ReadonlyError):
+                self.dead = self.env.open_db(_DEAD, create=False)
 
 
 _shared: dict[tuple[int, int], _Shared] = {}
@@ -618,6 +696,8 @@ class Reader:
         if self._shared.env is None:
             self._open()
         self._packs, self._log, self._branches, self._meta = self._shared.databases
+        self._shared.open_dead()
+        self._dead = self._shared.dead
         env = self._shared.env
         try:
             return env.begin(buffers=True)
@@ -743,7 +823,7 @@ class Reader:
                     packs[number] = pack
             else:
                 pack = packs[number]
-            if pack is None or not pack_has(pack, row, id):
+            if pack is None or not pack_has(pack, row, id) or row_is_dead(txn, self._dbs(), number, row):
                 continue
             try:
                 return pack_entry(pack, row, id)
@@ -752,6 +832,9 @@ class Reader:
         if damaged is not None:
             raise damaged
         return None
+
+    def _dbs(self) -> Databases:
+        return Databases(self._dead, self._meta)
 
     def _newest(self, txn: Any) -> int:
         with txn.cursor(db=self._packs) as cursor:
@@ -937,19 +1020,108 @@ class Batch:
     def put_branch(self, row: BranchRow) -> None:
         self._txn.put(row.name.encode(), row_encode(row), db=self._writer.branches)
 
-    def known(self, pack: Any, rows: list[int], locator: Locator) -> list[int]:
-        """Those of a new pack's rows whose id L2 holds already, in the order given."""
+    def known(self, pack: Any, rows: list[int], locator: Locator, *, since: int = 1) -> list[int]:
+        """Those of a new pack's rows whose id L2 holds already, alive, in pack ``since`` or above; in this order."""
         view = ffi.buffer(pack, PACK_HEADER.size + (rows[-1] + 1) * PACK_ROW.size)
         found = []
         for row in rows:
             at = PACK_HEADER.size + row * PACK_ROW.size
             id = view[at : at + _ID_SIZE]
-            for number, place in locator.find(id):
-                older = self._txn.get(pack_key(number), db=self._writer.packs)
-                if older is not None and pack_has(older, place, id):
-                    found.append(row)
-                    break
+            if any(number >= since and self.has(number, place, id) for number, place in locator.find(id)):
+                found.append(row)
         return found
+
+    def has(self, number: int, row: int, id: bytes) -> bool:
+        """Does this row of a pack hold this id, alive?"""
+        pack = self._txn.get(pack_key(number), db=self._writer.packs)
+        return pack is not None and pack_has(pack, row, id) and not self._is_dead(number, row)
+
+    def _is_dead(self, number: int, row: int) -> bool:
+        return row_is_dead(self._txn, self._writer.databases, number, row)
+
+    # --- the clock ---
+
+    def clock(self) -> Clock:
+        """One that fails its checksum begins anew: then every pack is young."""
+        data = self._txn.get(b"clock", db=self._writer.meta)
+        with contextlib.suppress(CorruptError):
+            return Clock() if data is None else Clock.decode(data)
+        return Clock()
+
+    def put_clock(self, clock: Clock) -> None:
+        self._txn.put(b"clock", clock.encode(), db=self._writer.meta)
+
+    # --- what a collection reads and writes ---
+
+    def pack(self, number: int) -> memoryview | None:
+        """A pack's bytes, valid until the next change."""
+        found: memoryview | None = self._txn.get(pack_key(number), db=self._writer.packs)
+        return found
+
+    def generation(self) -> int:
+        return generation_of(self._txn, self._writer.meta)
+
+    def put_generation(self, generation: int) -> None:
+        self._txn.put(b"generation", generation.to_bytes(8, "little"), db=self._writer.meta)
+
+    def dead(self, number: int) -> Part | None:
+        """Which rows of a pack are dead now."""
+        return dead_part(self._txn, self._writer.databases, number)
+
+    def put_dead(self, number: int, parts: list[Part]) -> None:
+        """What is dead of a pack; no parts: nothing is."""
+        if parts:
+            self._txn.put(pack_key(number), parts_encode(number, parts), db=self._writer.dead)
+        else:
+            self._txn.delete(pack_key(number), db=self._writer.dead)
+
+    def delete_pack(self, number: int) -> int:
+        """Take a pack out, and what is said of its rows. Returns its bytes; 0 if it is not there."""
+        pack = self._txn.get(pack_key(number), db=self._writer.packs)
+        size = 0 if pack is None else len(pack)
+        self._txn.delete(pack_key(number), db=self._writer.packs)
+        self._txn.delete(pack_key(number), db=self._writer.dead)
+        return size
+
+    def collected(self) -> bytes:
+        """What the last collection has left to say of itself (retention.py); b"": there was none."""
+        return bytes(self._txn.get(b"collected", default=b"", db=self._writer.meta))
+
+    def put_collected(self, data: bytes) -> None:
+        self._txn.put(b"collected", data, db=self._writer.meta)
+
+    def trim_log(self, name: str, oldest: int, blocks_max: int) -> tuple[int, int, bool]:
+        """Drop commits of a branch below serial ``oldest``: so many blocks at most, and the row says what is left.
+        Returns (commits, bytes dropped, whether more are left to drop)."""
+        row = self.branch(name)
+        assert row is not None and row.oldest <= oldest <= row.serial
+        dropped, size = 0, 0
+        for _ in range(blocks_max):
+            if row.oldest >= oldest:
+                break
+            first, count, more = self._trim_block(name, row.oldest, oldest)
+            dropped, size, row = dropped + count, size + more, replace(row, oldest=first)
+        self.put_branch(row)
+        return dropped, size, row.oldest < oldest
+
+    def _trim_block(self, name: str, first: int, oldest: int) -> tuple[int, int, int]:
+        """The block that begins with ``first``, without what is below ``oldest``: where the log begins then, how many
+        commits and bytes went."""
+        key, what = log_key(name, first), f"log of branch {name!r} from serial {first}"
+        value = self._txn.get(key, db=self._writer.log)
+        if value is None:
+            raise CorruptError(f"{what}: it is not there")
+        block = log_block(value, what)
+        found, records = log_records(block, name, what)
+        if found != first or not records:
+            raise CorruptError(f"{what}: another block stands there")
+        self._txn.delete(key, db=self._writer.log)
+        kept = records[oldest - first :]
+        if not kept:
+            return first + len(records), len(records), len(block)
+        shorter = log_encode(oldest, kept)
+        self.put_log(name, oldest, shorter)
+        return oldest, oldest - first, len(block) - len(shorter)
 
 
 class Writer:
@@ -973,6 +1145,8 @@ class Writer:
             self.packs, self.log, self.branches, self.meta = (
                 self._env.open_db(name, create=False) for name in _DATABASES
             )
+            self.dead = self._env.open_db(_DEAD)
+            self.databases = Databases(self.dead, self.meta)
 
     def close(self) -> None:
         env, self._env = self._env, None
@@ -997,15 +1171,77 @@ class Writer:
                 raise EpochError(f"{self._paths.db}: another coordinator has taken over")
             yield Batch(self, txn)
 
+    @contextlib.contextmanager
+    def look(self) -> Iterator[Batch]:
+        """A transaction that only reads: of a batch, what reads may be used."""
+        with translated(f"reading {self._paths.db}"), self._env.begin(buffers=True) as txn:
+            yield Batch(self, txn)
+
     def newest_pack(self) -> int:
-        """The newest pack's number; 0 if there is none."""
-        with self._env.begin(buffers=True) as txn, txn.cursor(db=self.packs) as cursor:
-            return pack_number(cursor.key()) if cursor.last() else 0
+        """The newest number that was given to a pack; 0 if none was. A collection may have deleted that one."""
+        with self._env.begin(buffers=True) as txn:
+            return meta_number(txn, self.meta, b"next_pack") - 1
 
     def packs_between(self, low: int, high: int) -> Iterator[tuple[int, memoryview]]:
         """Packs low + 1 .. high, ascending; a pack's bytes are valid until the next one is asked for."""
         with translated(f"reading {self._paths.db}"), self._env.begin(buffers=True) as txn:
             yield from _packs_between(txn, self.packs, low, high)
+
+    def pack_numbers(self) -> list[int]:
+        """The numbers of all packs, rising."""
+        with (
+            translated(f"reading {self._paths.db}"),
+            self._env.begin() as txn,
+            txn.cursor(db=self.packs) as cursor,
+        ):
+            return [pack_number(key) for key in cursor.iternext(keys=True, values=False)]
+
+    def dead_rows(self) -> Iterator[tuple[int, list[Part]]]:
+        """What is said of dead rows: (pack, parts), in order. No transaction stays open between two."""
+        for key, value in self._rows_of(self.dead):
+            yield pack_number(key), parts_decode(pack_number(key), value)
+
+    def branch_rows(self) -> Iterator[BranchRow]:
+        """The rows of all branches, deleted ones included. No transaction stays open between two."""
+        for key, value in self._rows_of(self.branches):
+            yield row_decode(name_decode(key), value)
+
+    def _rows_of(self, database: Any) -> Iterator[tuple[bytes, bytes]]:
+        after = b""
+        while True:
+            found: list[tuple[bytes, bytes]] = []
+            with (
+                translated(f"reading {self._paths.db}"),
+                self._env.begin() as txn,
+                txn.cursor(db=database) as cursor,
+            ):
+                if cursor.set_range(after + b"\0"):
+                    found = list(islice(cursor.iternext(), _ROWS_A_LOOK))
+            if not found:
+                return
+            yield from found
+            after = found[-1][0]
+
+    def log_block(self, name: str, serial: int) -> tuple[int, list[memoryview]]:
+        """(first serial, records) of the block that begins with this serial. CorruptError."""
+        what = f"log of branch {name!r} from serial {serial}"
+        with translated(f"reading {self._paths.db}"), self._env.begin(buffers=True) as txn:
+            value = txn.get(log_key(name, serial), db=self.log)
+            if value is None:
+                raise CorruptError(f"{what}: it is not there")
+            block = log_block(value, what)
+        return log_records(block, name, what)
+
+    def reader_transactions(self) -> list[int]:
+        """Of which transactions there are readers now, those of the dead included."""
+        with translated(f"looking at the readers of {self._paths.db}"):
+            lines = str(self._env.readers()).splitlines()
+        fields = [line.split() for line in lines]
+        return [
+            int(field[-1])
+            for field in fields
+            if len(field) == 3 and field[0].isdigit() and field[-1].isdigit()
+        ]
 
     def clear_dead_readers(self) -> int:
         """Give back the reader slots of processes that died in a read transaction."""

@@ -155,6 +155,19 @@ def gate(paths: StorePaths, deadline: float | None = None) -> Iterator[None]:
         _lock_close(fd)
 
 
+@contextlib.contextmanager
+def turn(paths: StorePaths) -> Iterator[None]:
+    """Be the only one who asks for a collection; waits for as long as it takes. NotFoundError if the store is gone."""
+    with _missing_as_not_found(paths):
+        fd = _lock_open(paths.collect_lock)
+    try:
+        _flock_wait(fd, None, paths)
+        yield
+        fcntl.flock(fd, fcntl.LOCK_UN)
+    finally:
+        _lock_close(fd)
+
+
 def _flock_wait(fd: int, deadline: float | None, paths: StorePaths) -> None:
     pause = _GATE_PAUSE_MIN
     while not _flock_try(fd, paths.gate):

@@ -298,24 +298,29 @@ class Pages:
 
     # --- free pages ---
 
-    def account(self) -> None:
-        """After all trees were read: is every page either used or free, once?"""
-        meta = self.meta
-        for key, value, flags in self._entries(meta.free):
+    def free(self, after: int = 0) -> Iterator[tuple[int, list[int]]]:
+        """(transaction, the pages that it gave up and nobody has taken since) of transactions above ``after``, in
+        order."""
+        for key, value, flags in self._entries(self.meta.free):
             if len(key) != 8 or flags or len(value) % 8 or len(value) < 8:
                 self._tell(
                     f"free pages: an entry of {len(key)} and {len(value)} bytes, with flags {flags:#x}"
                 )
                 continue
-            if int.from_bytes(key, "little") > meta.transaction:
-                self._tell(
-                    f"free pages: of transaction {int.from_bytes(key, 'little')}, which is yet to come"
-                )
+            if int.from_bytes(key, "little") <= after:
+                continue
             told, *numbers = struct.unpack(f"<{len(value) // 8}Q", value)
             if told > len(numbers):
                 self._tell(f"free pages: {told} numbers in {len(value)} bytes")
-            for number in numbers[:told]:
-                self._take(meta.free, number, 1)
+            yield int.from_bytes(key, "little"), numbers[:told]
+
+    def account(self) -> None:
+        """After all trees were read: is every page either used or free, once?"""
+        for transaction, numbers in self.free():
+            if transaction > self.meta.transaction:
+                self._tell(f"free pages: of transaction {transaction}, which is yet to come")
+            for number in numbers:
+                self._take(self.meta.free, number, 1)
         lost = self.seen.count(0)
         if lost and self.whole:
             self._tell(f"{lost} pages, of which the first is {self.seen.index(0)}, are neither used nor free")

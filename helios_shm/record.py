@@ -19,6 +19,7 @@ DELETED, HAS_PARENT, HAS_SECOND, RESTORED = 1, 2, 4, 8
 # Single fields of a record that the core has found whole, for paths on which RecordHead costs too much.
 _FLAGS_AT = 2
 _NAME_SIZE = slice(4, 6)
+_SERIAL = slice(64, 72)
 _SEQUENCE = slice(72, 80)
 _SECOND = slice(RECORD.size - 32, RECORD.size)
 _CHANGED_KEYS = 17  # which of the fields
@@ -94,6 +95,10 @@ def roots_of(record: bytes) -> tuple[bytes, ...]:
 def began_empty(record: bytes) -> bool:
     """Was a branch's first commit made of the empty state, by edits or by a merge?"""
     return bool(record[_FLAGS_AT] & HAS_SECOND) or RECORD.unpack_from(record)[_CHANGED_KEYS] > 0
+
+
+def serial_of(record: bytes) -> int:
+    return int.from_bytes(record[_SERIAL], "little")
 
 
 def is_of(record: bytes, name: bytes) -> bool:

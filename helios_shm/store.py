@@ -6,6 +6,8 @@
     blobs/ab/cdef...  large values
     worktrees/<id>    what a directory was known to hold, for ingest and materialize; may always be deleted
     locks/            gate, coordinator, start, participants: empty files whose kernel locks mean something
+    leases/           one table for each process: the states that it holds
+    gc.request        a collection that was asked for, gc.result what came of it
     coordinator.log   what the coordinator has to say
     coordinator.error why it cannot write, while it cannot
 
@@ -107,6 +109,23 @@ class StorePaths:
     @property
     def participants(self) -> Path:
         return self.locks / "participants"
+
+    @property
+    def collect_lock(self) -> Path:
+        """Held by who asks for a collection, until it is answered."""
+        return self.locks / "collect"
+
+    @property
+    def leases(self) -> Path:
+        return self.root / "leases"
+
+    @property
+    def gc_request(self) -> Path:
+        return self.root / "gc.request"
+
+    @property
+    def gc_result(self) -> Path:
+        return self.root / "gc.result"
 
     @property
     def log(self) -> Path:

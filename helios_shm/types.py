@@ -113,3 +113,27 @@ class IngestMetrics:
     read: int
     changed: int
     removed: int
+
+
+@dataclass(frozen=True, slots=True)
+class GCReport:
+    """What a collection did, or would do (``dry_run``).
+
+    ``freed_bytes``: of packs, history and large values that are gone, less what was written to keep what still lived in
+    such packs. ``kept_bytes``: of the packs that stay. ``packs_rewritten``: of the packs deleted, those whose living
+    entries were copied. ``large_values_deleted``: files. ``commits_dropped``: out of the histories of branches.
+    ``pause_ns``: the longest that commits were held up at a time, in one of ``safepoints`` moments.
+    """
+
+    freed_bytes: int
+    kept_bytes: int
+    packs_deleted: int
+    packs_rewritten: int
+    nodes_deleted: int
+    values_deleted: int
+    large_values_deleted: int
+    commits_dropped: int
+    safepoints: int
+    pause_ns: int
+    duration_ns: int
+    dry_run: bool

@@ -2,7 +2,7 @@ from collections.abc import (AsyncIterator, Callable, ItemsView, Iterator, KeysV
                              Sequence, ValuesView)
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from os import PathLike
 from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, Self, TypeAlias, TypeVar, overload
@@ -37,6 +37,8 @@ class Engine:
     def sync(self, timeout: float | None = None) -> None: ...
     def stats(self) -> Stats: ...
     def check(self, *, repair: bool = False) -> CheckReport: ...
+    def gc(self, *, history: int | timedelta | Mapping[str, int | timedelta] | None = None,
+           grace: timedelta = ..., dry_run: bool = False) -> GCReport: ...
     def close(self, *, sync: bool = True) -> None: ...
     def __enter__(self) -> Self: ...
     def __exit__(self, *exc: object) -> None: ...
@@ -220,6 +222,20 @@ class Stats:
 class CheckReport:
     ok: bool
     damage: tuple[str, ...]
+@dataclass(frozen=True, slots=True)
+class GCReport:
+    freed_bytes: int
+    kept_bytes: int
+    packs_deleted: int
+    packs_rewritten: int
+    nodes_deleted: int
+    values_deleted: int
+    large_values_deleted: int
+    commits_dropped: int
+    safepoints: int
+    pause_ns: int
+    duration_ns: int
+    dry_run: bool
 class HeliosError(Exception): ...
 class ConflictError(HeliosError):
     conflicts: tuple[Conflict, ...]

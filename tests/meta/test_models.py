@@ -12,6 +12,23 @@ MODELS = sorted((ROOT / "tests" / "models").glob("*.pml"))
 LINES_MAX = 185
 
 
+# Where a coordinator may die in a collection while it does what nobody else sees (docs/CONCURRENCY.md, "Collection").
+# What others see of one has labels of its own, at which collect.pml dies.
+ALONE = {
+    "trimmed",
+    "marked",
+    "copied",
+    "pending",
+    "flipped",
+    "committed",
+    "gone",
+    "deleted",
+    "trashed",
+    "punched",
+    "told",
+}
+
+
 def labels_of(model: Path) -> set[str]:
     """The labels at which a process of the model may die."""
     return set(re.findall(r"HS_STEP\((\w+)\)(?! if)", model.read_text()))
@@ -25,7 +42,9 @@ def test_models_and_code_have_the_same_labels() -> None:
     modelled = set().union(*map(labels_of, MODELS)) - {"label"}
     code = labels_of_code()
     assert len(code) > 20
-    assert sorted(code - modelled) == [], "steps of the code at which no model dies"
+    assert sorted(code - modelled - {f"gc_{name}" for name in ALONE}) == [], (
+        "steps of the code at which no model dies"
+    )
     assert sorted(modelled - code) == [], "steps of a model that the code does not have"
 
 

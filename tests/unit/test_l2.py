@@ -577,7 +577,7 @@ def test_a_pack_under_a_key_that_is_no_number_is_corrupt(
         batch.put_pack(pack)
         batch._txn.put(key, pack, db=writer.packs)
     with pytest.raises(CorruptError, match="no number"):
-        writer.newest_pack()
+        writer.pack_numbers()
     writer.close()
     reader = Reader(store)
     with pytest.raises(CorruptError, match="no number"):
