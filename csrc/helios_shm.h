@@ -37,7 +37,9 @@ enum hs_status {
     HS_CLOSING = -20,   /* the segment is being given up: attach again */
     HS_CONTENDED = -21, /* a commit lost its race many times in a row: look at the clock, then call again */
     HS_STOPPED = -22,   /* a collection deletes just now: hs_collection_wait, then call again */
-    HS_COLLECTED = -23  /* a collection has deleted since the values were formed: form them again, and begin anew */
+    HS_COLLECTED =
+        -23, /* a collection has deleted since the values were formed: form them again, and begin anew */
+    HS_YIELD = -24 /* it is another operation's turn at the branch: hs_branch_yield, then call again */
 };
 const char *hs_strerror(int status);
 int hs_errno(void);
@@ -326,7 +328,8 @@ typedef struct hs_call {
     const uint8_t *second;    /* root of a second parent, 32 bytes */
     uint64_t expected_serial; /* fail with HS_MOVED unless the head has this serial */
     int64_t time_ns;          /* the commit's time since the epoch, if has_time */
-    uint32_t has_time, reserved_in;
+    uint32_t has_time;
+    uint32_t ticket;       /* whose turn at the branch this is (hs_branch_turn_take); 0: nobody's */
     uint64_t formed_under; /* the collection word before blob files of the edits were written or found */
     /* Out. */
     uint8_t missing[32];   /* HS_MISSING: what to bring from L2 */
@@ -342,8 +345,10 @@ typedef struct hs_call {
     uint32_t retries;           /* of the last commit */
     hs_commit_state *
         state; /* a commit that is suspended: go on with hs_commit_continue or end it with hs_commit_cancel */
-    uint64_t collection; /* the collection word before the head was read (hs_branch_word), or under which a suspended commit stopped */
-    uint8_t held_root[32]; /* the result of a commit, of which the call holds this many leases: hs_call_let_go */
+    uint64_t
+        collection; /* the collection word before the head was read (hs_branch_word), or under which a suspended commit stopped */
+    uint8_t
+        held_root[32]; /* the result of a commit, of which the call holds this many leases: hs_call_let_go */
     uint32_t held, reserved1;
 } hs_call;
 
@@ -435,6 +440,13 @@ uint32_t hs_watch_begin(hs_engine *engine);
 int hs_watch_sleep(hs_engine *engine, uint32_t seen, unsigned wait_ms);
 void hs_watch_wake(hs_engine *engine); /* end such sleeps */
 
+/* Turns: an operation that loses its races for too long is let go first. Take the turn (a ticket, 0 the first time, drawn then; kept by calling again)
+ * for at most hold_us (<= 50000) from now: HS_OK, or HS_YIELD: it is another's. Commits with call->ticket go ahead; the one that succeeds gives the turn back. */
+int hs_branch_turn_take(hs_call *call, hs_branch_ref *branch, uint32_t *ticket, unsigned hold_us);
+void hs_branch_turn_give(hs_call *call, hs_branch_ref *branch, uint32_t ticket);
+/* Sleep while it is another's turn, at most wait_ms (<= 50). */
+int hs_branch_yield(hs_call *call, hs_branch_ref *branch, uint32_t ticket, unsigned wait_ms);
+
 /* ---- Commits ---------------------------------------------------------------------------------------------------------------------- */
 enum hs_edit_form {
     HS_EDIT_KIND = 0x0f, /* mask: enum hs_value_kind */
@@ -443,7 +455,9 @@ enum hs_edit_form {
     HS_EDIT_LZ4 = 0x20,  /* value bytes are {id[32], u64 raw size, LZ4 block} */
     HS_EDIT_KNOWN = 0x10 /* value bytes are {id[32], u64 size}: the value is stored already */
 };
-enum hs_value_limit { HS_VALUE_INLINE_MAX = 64 }; /* a value of up to this size stands in its leaf, and is never handed over by id alone */
+enum hs_value_limit {
+    HS_VALUE_INLINE_MAX = 64
+}; /* a value of up to this size stands in its leaf, and is never handed over by id alone */
 typedef struct hs_edits {
     uint32_t count;
     const uint8_t *keys; /* back to back */
@@ -456,7 +470,7 @@ typedef struct hs_edits {
 } hs_edits;
 /* Commit edits on a base: `base` is {root[32]} and, with a branch, {root[32], u64 incarnation}. branch NULL: detached. On success: the size of the commit
  * record in data (csrc/hs_record.h; for a detached commit as well, though nothing keeps that one), perhaps with HS_LOOK_AFTER.
- * HS_MISSING, HS_WAIT, HS_HEAD_IN_L2, HS_CONTENDED, HS_STOPPED: suspended (call->state set): do what is needed, then hs_commit_continue. Everything else ends it. What `edits`, message and metadata
+ * HS_MISSING, HS_WAIT, HS_HEAD_IN_L2, HS_CONTENDED, HS_YIELD, HS_STOPPED: suspended (call->state set): do what is needed, then hs_commit_continue. Everything else ends it. What `edits`, message and metadata
  * point to must stay in place until then. The linearisation point is the branch head's compare-and-swap. */
 int64_t hs_commit_one(hs_call *call, hs_branch_ref *branch, const uint8_t *base, const uint8_t *key,
                       size_t key_size, const uint8_t *value, size_t value_size);

@@ -17,15 +17,21 @@
 #include "hs_metrics.h"
 #include "hs_record.h"
 #include "hs_step.h"
+#include "hs_turn.h"
 
 #define HS_SLOT_UNKNOWN       UINT32_MAX
 #define HS_LOST_RACES_MAX     64u /* before the caller is asked to look at its clock */
 #define HS_LOOK_AFTER_NS      UINT64_C(1000000000)
+/* A commit that was passed so often, for so long, takes the turn: small ones, which lose some races in a row among many, do not. */
+#define HS_PASSED_MAX         3u
+#define HS_PASSED_NS_MAX      UINT64_C(1000000)
+#define HS_TURN_US_MIN        2000u
 #define HS_BY_ID_SIZE         (HS_HASH_SIZE + 8u)
 /* The next commit writes about as much as this one, to cold memory: fetched while the caller is elsewhere. */
 #define FETCH_AHEAD_BYTES_MAX 4096u
 #define HS_HASH_BATCH         64u
-_Static_assert(HS_VALUE_INLINE_MAX == HS_INLINE_MAX, "what Python hands over by id is what a leaf names by id");
+_Static_assert(HS_VALUE_INLINE_MAX == HS_INLINE_MAX,
+               "what Python hands over by id is what a leaf names by id");
 
 struct hs_commit_state {
     hs_branch_ref *branch; /* NULL: detached */
@@ -55,6 +61,8 @@ struct hs_commit_state {
         collection; /* the word under which it was run: what it relied on under another may have been deleted */
     bool has_blobs;
     uint32_t retries, lost_in_a_row;
+    uint32_t passed; /* races that were lost, and turns of others */
+    uint32_t ticket; /* of the turn that was taken here; 0: none */
 };
 
 /* --- values --- */
@@ -449,10 +457,53 @@ static bool changes_nothing(const hs_call *call, const hs_commit_state *state) {
            !call->always && memcmp(state->result.root, state->head.root, HS_HASH_SIZE) == 0;
 }
 
+/* --- turns --- */
+
+/* {participant:10 number:6}, and never 0. */
+static uint32_t draw_ticket(hs_engine *engine) {
+    return 1 + ((engine->self.index << 6 | (++engine->tickets & 63)) & 0xffff) % 0xffff;
+}
+
+static uint32_t ticket_of(const hs_call *call, const hs_commit_state *state) {
+    return call->ticket != 0 ? call->ticket : state->ticket;
+}
+
+/* Four times what an attempt has taken so far. */
+static void take_turn(hs_call *call, hs_commit_state *state) {
+    uint64_t passed_ns = hs_clock_ns(CLOCK_MONOTONIC) - state->start_ns;
+    if (passed_ns < HS_PASSED_NS_MAX) return;
+    uint64_t hold_us = passed_ns / 250 / state->passed;
+    uint32_t ticket = state->ticket != 0 ? state->ticket : draw_ticket(call->engine);
+    unsigned bounded = hold_us < HS_TURN_US_MIN   ? HS_TURN_US_MIN
+                       : hold_us < HS_TURN_US_MAX ? (unsigned)hold_us
+                                                  : HS_TURN_US_MAX;
+    if (hs_turn_take(&call->engine->segment, state->branch->slot, ticket, bounded)) state->ticket = ticket;
+}
+
+/* Is it another operation's turn? Who was passed too often takes it first, if it is free. */
+static bool yields(hs_call *call, hs_commit_state *state) {
+    hs_segment *segment = &call->engine->segment;
+    uint32_t slot = state->branch->slot;
+    if (HS_UNLIKELY(state->passed >= HS_PASSED_MAX) && call->ticket == 0) take_turn(call, state);
+    if (HS_LIKELY(hs_turn_is_nobodys(segment, slot))) return false;
+    if (hs_turn_others(segment, slot, ticket_of(call, state)) == 0) return false;
+    state->passed++;
+    return true;
+}
+
+static void give_turn(hs_call *call, const hs_commit_state *state) {
+    uint32_t ticket = ticket_of(call, state);
+    if (HS_UNLIKELY(ticket != 0) && state->branch && state->branch->slot != HS_SLOT_UNKNOWN)
+        hs_turn_give(&call->engine->segment, state->branch->slot, ticket);
+}
+
+/* --- running, on a branch --- */
+
 static int64_t run_on_branch(hs_call *call, hs_commit_state *state) {
     for (;;) {
         int status = judge(call, state);
         if (status != HS_OK) return status;
+        if (yields(call, state)) return HS_YIELD;
         status =
             state->move ? move_root(call->engine, state) : apply_edits(call->engine, state, state->head.root);
         if (status != HS_OK) return status;
@@ -460,6 +511,7 @@ static int64_t run_on_branch(hs_call *call, hs_commit_state *state) {
         int64_t result = publish_on_branch(call, state);
         if (result != HS_MOVED) return result;
         state->retries++;
+        state->passed++;
         hs_metrics_count(call->engine->self.metrics, HS_COUNT_LOST_RACES, 1);
         if (++state->lost_in_a_row == HS_LOST_RACES_MAX) {
             state->lost_in_a_row = 0;
@@ -488,7 +540,7 @@ static void begin_again(hs_engine *engine, hs_commit_state *state) {
 
 static bool is_suspension(int64_t result) {
     return result == HS_MISSING || result == HS_WAIT || result == HS_HEAD_IN_L2 || result == HS_CONTENDED ||
-           result == HS_STOPPED;
+           result == HS_YIELD || result == HS_STOPPED;
 }
 
 /* Was anything deleted between the two? A stop that came to nothing changes the word as well. */
@@ -531,7 +583,8 @@ static void hold_result(hs_call *call, const hs_commit_state *state) {
     HS_STEP(commit_leased);
 }
 
-static void state_free(hs_commit_state *state) {
+static void state_free(hs_call *call, hs_commit_state *state) {
+    if (HS_UNLIKELY(state->ticket != 0)) give_turn(call, state);
     hs_apply_free(state->apply);
     if (state->edits != &state->one_edit) free(state->edits);
     if (state->ids != state->one_id) free(state->ids);
@@ -578,6 +631,7 @@ static int64_t run_locked(hs_call *call, hs_commit_state *state) {
         hold_result(call, state);
         leave(engine);
         hs_ring_bell(&engine->segment); /* E7 */
+        give_turn(call, state);
         result |= look_after(engine, state->start_ns);
     } else {
         leave(engine);
@@ -632,12 +686,12 @@ int64_t hs_commit_one_locked(hs_call *call, hs_branch_ref *branch, const uint8_t
     begin(&state, call, branch, base);
     int64_t result = run_locked(call, &state);
     if (HS_LIKELY(!is_suspension(result))) {
-        state_free(&state);
+        state_free(call, &state);
         return result;
     }
     hs_commit_state *kept = malloc(sizeof *kept);
     if (!kept) {
-        state_free(&state);
+        state_free(call, &state);
         return HS_NO_MEMORY;
     }
     *kept = state;
@@ -657,7 +711,7 @@ static int64_t run_kept(hs_call *call, hs_commit_state *state) {
         return result;
     }
     call->state = NULL;
-    state_free(state);
+    state_free(call, state);
     free(state);
     return result;
 }
@@ -671,7 +725,7 @@ int64_t hs_commit_many(hs_call *call, hs_branch_ref *branch, const uint8_t *base
     state->source = *edits;
     int status = state->edits && state->ids ? fill_edits(state) : HS_NO_MEMORY;
     if (status != HS_OK) {
-        state_free(state);
+        state_free(call, state);
         free(state);
         return status;
     }
@@ -697,7 +751,7 @@ int64_t hs_commit_continue(hs_call *call) {
 
 void hs_commit_cancel(hs_call *call) {
     if (!call->state) return;
-    state_free(call->state);
+    state_free(call, call->state);
     free(call->state);
     call->state = NULL;
 }
@@ -759,12 +813,45 @@ int hs_branch_words(hs_engine *engine, uint32_t *slot, uint64_t *words, uint32_t
     return (int)found;
 }
 
-int hs_branch_wait(hs_call *call, hs_branch_ref *branch, uint64_t word, unsigned wait_ms) {
+/* Slot of a branch, for who holds no lock. */
+static int slot_of(hs_call *call, hs_branch_ref *branch, uint32_t *slot) {
     hs_engine_lock(call->engine);
     int status = branch_slot(call->engine, branch);
-    uint32_t slot = branch->slot;
+    *slot = branch->slot;
     hs_engine_unlock(call->engine);
+    return status;
+}
+
+int hs_branch_wait(hs_call *call, hs_branch_ref *branch, uint64_t word, unsigned wait_ms) {
+    uint32_t slot;
+    int status = slot_of(call, branch, &slot);
     return status == HS_OK ? hs_branch_head_wait(&call->engine->segment, slot, word, wait_ms) : status;
+}
+
+int hs_branch_turn_take(hs_call *call, hs_branch_ref *branch, uint32_t *ticket, unsigned hold_us) {
+    uint32_t slot;
+    int status = slot_of(call, branch, &slot);
+    if (status != HS_OK) return status;
+    if (*ticket == 0) {
+        hs_engine_lock(call->engine);
+        *ticket = draw_ticket(call->engine);
+        hs_engine_unlock(call->engine);
+    }
+    return hs_turn_take(&call->engine->segment, slot, *ticket, hold_us) ? HS_OK : HS_YIELD;
+}
+
+void hs_branch_turn_give(hs_call *call, hs_branch_ref *branch, uint32_t ticket) {
+    uint32_t slot;
+    if (slot_of(call, branch, &slot) == HS_OK) hs_turn_give(&call->engine->segment, slot, ticket);
+}
+
+int hs_branch_yield(hs_call *call, hs_branch_ref *branch, uint32_t ticket, unsigned wait_ms) {
+    uint32_t slot;
+    int status = slot_of(call, branch, &slot);
+    if (status != HS_OK) return status;
+    uint64_t turn = hs_turn_others(&call->engine->segment, slot, ticket);
+    if (turn != 0) hs_turn_wait(&call->engine->segment, slot, turn, wait_ms);
+    return HS_OK;
 }
 
 uint32_t hs_watch_begin(hs_engine *engine) { return hs_branch_watch_begin(&engine->segment); }

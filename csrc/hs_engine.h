@@ -31,6 +31,7 @@ struct hs_engine {
     uint64_t reaped; /* times that this process was wrongly taken for dead: suspended commits begin again */
     uint64_t value_blocks; /* BLAKE3 compressions spent on values */
     uint64_t looked_after_ns;
+    uint32_t tickets; /* drawn so far (hs_turn.h) */
     uint64_t
         collection; /* the collection word of the last commit: what was pending under another is forgotten */
     hs_leases *leases; /* NULL: nothing is held */

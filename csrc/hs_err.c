@@ -29,6 +29,7 @@ static const char *const texts[] = {
     [-HS_CONTENDED] = "a commit lost its race many times in a row",
     [-HS_STOPPED] = "a collection deletes just now",
     [-HS_COLLECTED] = "a collection has deleted since the values were formed",
+    [-HS_YIELD] = "it is another operation's turn",
 };
 
 const char *hs_strerror(int status) {

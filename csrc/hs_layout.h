@@ -12,7 +12,7 @@
 #include "hs_atomic.h"
 
 #define HS_SEGMENT_MAGIC  UINT64_C(0x314d48536f696c48) /* "HlioSHM1" */
-#define HS_LAYOUT_VERSION 5u
+#define HS_LAYOUT_VERSION 6u
 
 #define HS_CHUNK_SIZE                                                                                        \
     (UINT32_C(1) << 20)     /* bytes; offsets inside a chunk count 16-byte units, so 16 bits hold them */
@@ -125,7 +125,9 @@ typedef struct hs_branch_slot {
     hs_word head;                 /* place of the newest commit record, or HS_WORD_IN_L2 | number */
     hs_word32 waiters, reserved0; /* processes in hs_branch_head_wait: the futex is the low half of head */
     hs_word evicted_tag; /* the tag, while the coordinator takes it out: put back if it dies meanwhile */
-    hs_word reserved[5];
+    hs_word
+        turn; /* whom the others let go first, until when (hs_turn.h): advice; the futex is its low half */
+    hs_word reserved[4];
 } hs_branch_slot;
 
 typedef struct hs_index_bucket {

@@ -6,7 +6,7 @@ does to them.
 
 A C function never calls back into Python. Where it lacks something it returns a status, and the loops here do what
 is needed and call again: HS_MISSING (bring a node or value from L2), HS_HEAD_IN_L2 (bring a branch's row), HS_WAIT
-(no room: the coordinator must persist first), HS_CONTENDED (look at the clock).
+(no room: the coordinator must persist first), HS_CONTENDED (look at the clock), HS_YIELD (wait for another's turn).
 
 Invariants. ``pool`` holds the calls that nobody uses; it is empty in a closed or just forked attachment, so that
 the hot paths, which pop a call from it, notice both without asking. Every wait is cut into slices, so that Ctrl-C
@@ -557,9 +557,11 @@ def suspended(
         attachment.provide_head(call, ref)
     elif status == lib.HS_WAIT:
         attachment.wait_for_room(deadline, what)
-    elif status == lib.HS_CONTENDED:
+    elif status == lib.HS_CONTENDED or status == lib.HS_YIELD:
         if deadline.passed():
             raise BusyError(f"{what}: the branch's head moved faster than this commit could follow")
+        if status == lib.HS_YIELD:
+            lib.hs_branch_yield(call.c, ref, call.c.ticket, deadline.slice_ms())
     else:
         raise error(status, what)
 

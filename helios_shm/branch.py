@@ -41,6 +41,7 @@ from .record import (
 )
 from .resolve import Rules
 from .snapshot import Snapshot, make_snapshot
+from .turn import Turn
 from .types import JSON, Isolation, Resolve
 from .undo import At, Step, redo_of, undo_of
 from .watch import Watch, make_watch
@@ -258,18 +259,22 @@ class Branch(hot.BranchBase):
         """
         if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
             raise ValueError(f"retries is a number from 0 on, not {retries!r}")
-        Rules(resolve)  # raises before fn runs
-        while True:
-            workspace = self.fork(isolation="serializable")
-            value = fn(workspace)
-            try:
-                workspace.commit(message, metadata=metadata, durable=durable, resolve=resolve)
-            except ConflictError:
-                if retries == 0:
-                    raise
-                retries -= 1
-            else:
-                return value
+        said, rules, turn = Said(message, metadata), Rules(resolve), Turn(self)
+        try:
+            while True:
+                workspace = self.fork(isolation="serializable")
+                value = fn(workspace)
+                try:
+                    workspace._commit_said(said, durable=durable, rules=rules)
+                except ConflictError:
+                    if retries == 0:
+                        raise
+                    retries -= 1
+                    turn.passed(said)
+                else:
+                    return value
+        finally:
+            turn.give()
 
     def merge(
         self,
@@ -285,10 +290,10 @@ class Branch(hot.BranchBase):
         base: default, the nearest state that both histories have in common: the states of the branches' logs and those
         that were merged into them; for a snapshot, those of every branch that has it.
 
-        Where ``other``'s state is in this branch's history, there is nothing to merge: ``last_commit``. Raises ConflictError; NotFoundError where
-        there is no common state (pass ``base``) or ``other`` is a branch that does not exist; BusyError where the
-        head moves faster than this can follow. Cost: O(changes x depth), and of looking for a base, a record for each
-        commit back to it.
+        Where ``other``'s state is in this branch's history, there is nothing to merge: ``last_commit``. Raises
+        ConflictError; NotFoundError where there is no common state (pass ``base``) or ``other`` is a branch that does
+        not exist; BusyError where the head moves faster than this can follow. Cost: O(changes x depth), and of looking
+        for a base, a record for each commit back to it.
         """
         rules = Rules(resolve)
         of = other if isinstance(other, Branch) else None
@@ -297,17 +302,21 @@ class Branch(hot.BranchBase):
             checked(self._attachment, base)
         said, deadline = Said(message, None, second=theirs), Deadline(config.COMMIT_DEADLINE)
         what = f"merge of {theirs.id[:12]} into branch {self._name!r}"
-        while True:
-            ours = self.head
-            since = base if base is not None else self._common(theirs, of, what)
-            if since == theirs and self._live_record() is not None:
-                return self.last_commit
-            merged = merge_states(ours, theirs, since, rules, what)
-            try:
-                return self._move(lib.HS_MOVE_COMPARE, merged, ours, said)
-            except HeadMoved:
+        turn = Turn(self)
+        try:
+            while True:
+                ours = self.head
+                since = base if base is not None else self._common(theirs, of, what)
+                if since == theirs and self._live_record() is not None:
+                    return self.last_commit
+                merged = merge_states(ours, theirs, since, rules, what)
+                with contextlib.suppress(HeadMoved):
+                    return self._move(lib.HS_MOVE_COMPARE, merged, ours, said)
                 if deadline.passed():
-                    raise BusyError(f"{what}: the head moved faster than this merge could follow") from None
+                    raise BusyError(f"{what}: the head moved faster than this merge could follow")
+                turn.passed(said)
+        finally:
+            turn.give()
 
     def _common(self, theirs: Snapshot, of: Branch | None, what: str) -> Snapshot:
         """The nearest state that this branch's history has in common with a state's, in another branch's log or

@@ -39,5 +39,13 @@ EDITED_BYTES: Final = 64 << 20
 COMMIT_DEADLINE: Final = 30.0
 DURABLE_DEADLINE: Final = 30.0
 OPEN_DEADLINE: Final = 10.0
+# An operation that others have passed so often, for so long, takes the turn at its branch (csrc/hs_turn.h, which allows
+# no more than 50 ms), for some times as long as one of its attempts has taken; it waits so long for others' turns.
+PASSED_MAX: Final = 3
+PASSED_SECONDS_MAX: Final = 0.002
+TURN_ATTEMPTS: Final = 4
+TURN_US_MIN: Final = 2000
+TURN_US_MAX: Final = 50000
+TURN_DEADLINE: Final = 2.0
 # Every blocking call looks up this often: Ctrl-C gets through, a dead coordinator is noticed.
 WAIT_SLICE_MS: Final = 50

@@ -33,6 +33,7 @@ from .merge import Entry, Refused, changed_paths, conflict_error, conflict_of, e
 from .record import RECORD_BASE, RECORD_ROOT
 from .resolve import NO_RULES, Rules, Unresolved
 from .snapshot import Snapshot, bind_workspace, entry_of, make_snapshot
+from .turn import Turn
 from .types import JSON, KINDS, IngestMetrics, Kind, Resolve, Stat
 from .view import MutableView
 
@@ -355,18 +356,24 @@ class Workspace(hot.WorkspaceBase, MutableMapping[str, bytes]):
     def _attempt_until_judged(self, said: Said, rules: Rules, what: str) -> _Outcome:
         """Attempt the edits; where the branch has changed their keys, what they and these changes come to, always from
         the first base and edits; and so on, until an attempt was lost to nobody. Raises ConflictError."""
+        assert self._branch is not None
         deadline = Deadline(config.COMMIT_DEADLINE)
         attempt, rebases = self, self._rebases
-        while True:
-            outcome = attempt._attempt(said, rebases, what)
-            if outcome.n not in (lib.HS_CONFLICT, lib.HS_MOVED):
-                return outcome
-            if deadline.passed():
-                raise BusyError(f"{what}: the branch's head moved faster than this commit could follow")
-            head = make_snapshot(self._attachment, outcome.head)
-            attempt, refused = self._judge(head, rules)
-            if refused:
-                raise conflict_error(f"{what}: the branch has meanwhile changed", refused)
+        turn = None
+        try:
+            while (outcome := attempt._attempt(said, rebases, what)).n in (lib.HS_CONFLICT, lib.HS_MOVED):
+                if deadline.passed():
+                    raise BusyError(f"{what}: the branch's head moved faster than this commit could follow")
+                turn = turn or Turn(self._branch)
+                turn.passed(said)
+                head = make_snapshot(self._attachment, outcome.head)
+                attempt, refused = self._judge(head, rules)
+                if refused:
+                    raise conflict_error(f"{what}: the branch has meanwhile changed", refused)
+            return outcome
+        finally:
+            if turn is not None:
+                turn.give()
 
     @property
     def _rebases(self) -> bool:
@@ -499,7 +506,7 @@ class Said:
     for others, a second parent, a time other than now (ns since the epoch), and the serial of the only head that
     it may follow (0: any)."""
 
-    __slots__ = ("expected_serial", "message", "metadata", "second", "time_ns")
+    __slots__ = ("expected_serial", "message", "metadata", "second", "ticket", "time_ns")
 
     def __init__(
         self,
@@ -530,6 +537,7 @@ class Said:
         if time_ns is not None and not -(1 << 63) <= time_ns < 1 << 63:
             raise ValueError(f"a commit's time is 64 bits of nanoseconds since 1970, not {time_ns}")
         self.second, self.time_ns, self.expected_serial = second, time_ns, expected_serial
+        self.ticket = 0  # of the turn that this commit has (turn.py)
 
     def tell(self, call: Call) -> None:
         """Leave it in a call. It must outlive the commit, which copies nothing before its record."""
@@ -546,6 +554,7 @@ class Said:
         if self.time_ns is not None:
             c.time_ns, c.has_time = self.time_ns, 1
         c.expected_serial = self.expected_serial
+        c.ticket = self.ticket
 
 
 def _json_of(metadata: Mapping[str, JSON]) -> bytes:
@@ -562,7 +571,7 @@ def silence(call: Call) -> None:
     """Take back what was left in a call, so that the next commit does not say it again."""
     c = call.c
     c.message = c.metadata = c.second = _NULL
-    c.message_size = c.metadata_size = c.always = c.no_rebase = c.has_time = c.expected_serial = 0
+    c.message_size = c.metadata_size = c.always = c.no_rebase = c.has_time = c.expected_serial = c.ticket = 0
     call.said = None
 
 

@@ -339,7 +339,7 @@ static void *race(void *argument) {
     for (int i = 0; i < 300; i++) {
         snprintf(key, sizeof key, "%d/%d", me->who, i);
         int64_t n = put(me->r, me->who, &me->ref, me->base, key, "v");
-        while (n == HS_CONTENDED) n = hs_commit_continue(&me->r->call[me->who]);
+        while (n == HS_CONTENDED || n == HS_YIELD) n = hs_commit_continue(&me->r->call[me->who]);
         if (n > 0)
             me->won++;
         else

@@ -420,7 +420,7 @@ static void commit_end(world *w, hs_branch_ref *ref, int64_t result) {
         if (result == HS_HEAD_IN_L2)
             (void)hs_branch_provide(&w->call, ref, w->call.word, id_take(w), fuzz_take(&w->in, 8),
                                     fuzz_take(&w->in, 8), fuzz_take(&w->in, 8), fuzz_chance(&w->in));
-        else if (result != HS_WAIT && result != HS_CONTENDED)
+        else if (result != HS_WAIT && result != HS_CONTENDED && result != HS_YIELD)
             break;
         result = hs_commit_continue(&w->call);
     }

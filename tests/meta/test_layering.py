@@ -120,6 +120,7 @@ C_FLOORS = [
     "hs_index",
     "hs_ring",
     "hs_branch",
+    "hs_turn",
     "hs_cache",
     "hs_tree",
     "hs_mark",

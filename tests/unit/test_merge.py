@@ -1,6 +1,6 @@
 """Merging states and branches: what comes of it, what is in conflict, where the common state is found."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -33,8 +33,19 @@ def step(branch: Branch, changes: Changes, message: str = "") -> Snapshot:
     return ws.commit(message).snapshot
 
 
+@pytest.fixture(scope="module")
+def states(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """One store for all tests that need no branches."""
+    with helios_shm.open(tmp_path_factory.mktemp("states") / "store") as opened:
+        yield opened
+
+
 @pytest.fixture
-def base(engine: Engine) -> Snapshot:
+def base(states: Engine) -> Snapshot:
+    return start(states)
+
+
+def start(engine: Engine) -> Snapshot:
     return state(engine.empty, {"a": b"1", "b": b"2", "c": b"3", "d/e": b"4"})
 
 
@@ -114,14 +125,14 @@ def test_what_a_resolver_cannot_read_stays_in_conflict_and_says_why(base: Snapsh
 
 
 def test_error_of_a_callable_comes_out_and_nothing_moves(main: Branch) -> None:
-    start = step(main, {"a": b"1"})
-    theirs, head = state(start, {"a": b"2"}), step(main, {"a": b"3"})
+    first = step(main, {"a": b"1"})
+    theirs, head = state(first, {"a": b"2"}), step(main, {"a": b"3"})
 
     def broken(conflict: Conflict) -> bytes:
         raise RuntimeError(conflict.path)
 
     with pytest.raises(RuntimeError, match="a"):
-        main.merge(theirs, base=start, resolve=broken)
+        main.merge(theirs, base=first, resolve=broken)
     assert main.head == head
 
 
@@ -234,7 +245,8 @@ def test_states_are_merged_so_deep_and_no_deeper(base: Snapshot) -> None:
 # --- what is refused before anything is done ---
 
 
-def test_what_cannot_be_merged(base: Snapshot, main: Branch, tmp_path: Path) -> None:
+def test_what_cannot_be_merged(main: Branch, tmp_path: Path) -> None:
+    base = start(main.engine)
     with pytest.raises(TypeError, match="what is merged is a Snapshot, not str"):
         base.merge("x", base=base)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="not NoneType"):
@@ -251,7 +263,7 @@ def test_what_cannot_be_merged(base: Snapshot, main: Branch, tmp_path: Path) -> 
             main.merge(base, base=elsewhere)
 
 
-def test_read_only_engine_merges_nothing(store_path: Path, base: Snapshot, main: Branch) -> None:
+def test_read_only_engine_merges_nothing(store_path: Path, main: Branch) -> None:
     step(main, {"a": b"1"})
     main.engine.sync()
     with helios_shm.open(store_path, readonly=True) as engine:
@@ -264,8 +276,8 @@ def test_read_only_engine_merges_nothing(store_path: Path, base: Snapshot, main:
 
 
 def test_merge_commit_has_both_parents_and_a_message(engine: Engine, main: Branch) -> None:
-    start = step(main, {"a": b"1"})
-    plan = engine.branch("plan", at=start)
+    first = step(main, {"a": b"1"})
+    plan = engine.branch("plan", at=first)
     theirs = step(plan, {"b": b"2"})
     ours = step(main, {"c": b"3"})
     commit = main.merge(plan, message="take the plan")
@@ -275,23 +287,23 @@ def test_merge_commit_has_both_parents_and_a_message(engine: Engine, main: Branc
 
 
 def test_merge_that_could_be_a_fast_forward_is_a_commit(engine: Engine, main: Branch) -> None:
-    start = step(main, {"a": b"1"})
-    plan = engine.branch("plan", at=start)
+    first = step(main, {"a": b"1"})
+    plan = engine.branch("plan", at=first)
     theirs = step(plan, {"b": b"2"})
     commit = main.merge(plan)
-    assert (commit.snapshot, commit.parents, commit.sequence) == (theirs, (start, theirs), 2)
+    assert (commit.snapshot, commit.parents, commit.sequence) == (theirs, (first, theirs), 2)
 
 
 def test_merge_of_what_is_contained_is_the_last_commit(engine: Engine, main: Branch) -> None:
-    start = step(main, {"a": b"1"})
-    plan = engine.branch("plan", at=start)
+    first = step(main, {"a": b"1"})
+    plan = engine.branch("plan", at=first)
     head = step(main, {"a": b"2"})
-    for other in (plan, start, head):
+    for other in (plan, first, head):
         assert main.merge(other, message="nothing").sequence == 2
     step(plan, {"b": b"1"})
     merged = main.merge(plan)
     assert main.merge(plan) == merged == main.merge(plan.head) == main.last_commit
-    assert main.merge(start, base=start) == merged
+    assert main.merge(first, base=first) == merged
 
 
 def test_second_merge_begins_where_the_first_ended(engine: Engine, main: Branch) -> None:
@@ -333,8 +345,8 @@ def test_branches_with_nothing_in_common_want_a_base(engine: Engine, main: Branc
 
 
 def test_snapshot_without_a_base_is_looked_for_in_every_log(engine: Engine, main: Branch) -> None:
-    start = step(main, {"a": b"1"})
-    plan = engine.branch("plan", at=start)
+    first = step(main, {"a": b"1"})
+    plan = engine.branch("plan", at=first)
     middle = step(plan, {"b": b"2"})
     step(plan, {"c": b"3"})
     step(main, {"d": b"4"})
