@@ -44,6 +44,7 @@ PYTHON_FLOORS = [
     "merge",
     "commit",
     "undo",
+    "turn",
     "workspace",
     "isolation",
     "watch",
