@@ -5,7 +5,8 @@
 
 A view holds nothing but its source, prefix and codec; what is read or written through it is read from or written to
 the source at that moment. Keys are what follows the prefix; the prefix is a string, no directory, so the entry whose
-path is the prefix itself has the key "".
+path is the prefix itself has the key "". An entry of another kind has the value that the source shows: a nested state
+its 32-byte id, a link its target.
 """
 
 from __future__ import annotations

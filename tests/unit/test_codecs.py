@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helios_shm import Codec, codecs
@@ -66,6 +66,7 @@ def shuffled(value: Any) -> Any:
     return [shuffled(each) for each in value] if isinstance(value, list) else value
 
 
+@settings(max_examples=50)
 @given(trees)
 def test_json_comes_back_and_has_one_encoding(value: Any) -> None:
     data = encoded(codecs.json, value)

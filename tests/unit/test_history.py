@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from blake3 import blake3
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import helios_shm
@@ -64,6 +64,7 @@ PATHS = ["a", "a/", "a/b", "a/b/c", "a0", "b", "\u00e9/x"]
 edits = st.dictionaries(st.sampled_from(PATHS), st.none() | st.sampled_from([b"1", b"2"]), max_size=3)
 
 
+@settings(max_examples=40)
 @given(st.lists(edits, max_size=20), st.booleans())
 def test_log_of_a_path_agrees_with_a_look_at_each_state(
     fresh: Callable[[], helios_shm.Branch], history: list[dict[str, bytes | None]], persisted: bool
@@ -147,6 +148,7 @@ def agrees_at_all_times(branch: helios_shm.Branch, times: list[int]) -> None:
             assert branch.at(when) == expected
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(-3, 9), st.booleans()), min_size=1, max_size=12))
 def test_commit_of_a_time_is_the_newest_that_is_not_later_however_clocks_were_set(
     fresh: Callable[[], helios_shm.Branch], moments: list[tuple[int, bool]]

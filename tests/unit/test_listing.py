@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helios_shm import Engine, open
@@ -32,6 +32,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 parts = st.text(st.sampled_from("/ab\u00e9\0\U0001f600"), max_size=5)
 
 
+@settings(max_examples=50)
 @given(st.sets(parts.filter(bool), max_size=15), parts)
 def test_listdir_has_what_goes_on_behind_the_prefix(shared: Engine, paths: set[str], prefix: str) -> None:
     ws = shared.empty.fork()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import helios_shm
@@ -124,6 +124,7 @@ steps = st.lists(
 )
 
 
+@settings(max_examples=40)
 @given(steps=steps)
 def test_tags_agree_with_a_dict(engine: helios_shm.Engine, steps: list[tuple[str, str, int]]) -> None:
     states = [engine.empty, state_of(engine, "1"), state_of(engine, "2")]

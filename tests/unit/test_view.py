@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import helios_shm
@@ -57,6 +57,7 @@ def agree(view: "helios_shm.View[Any] | helios_shm.MutableView[Any]", twin: dict
         assert key not in view and view.get(key) is None and (key, None) not in view.items()
 
 
+@settings(max_examples=50)
 @given(states, st.sampled_from(PREFIXES), changes)
 def test_views_agree_with_a_dict(
     engine: helios_shm.Engine, state: dict[str, Any], prefix: str, changes: list[tuple[str, Any]]
