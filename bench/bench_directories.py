@@ -250,12 +250,12 @@ def ingest(setting: Setting) -> Iterator[Row]:
             git(path, "add", ".")
             git(path, "commit", "-qm", "files")
 
-        theirs = [Contender("git add and commit (loose objects)", each(added), prepared)] if place else []
+        theirs = [Contender("git add and commit (loose objects)", each(added), prepared, every=3)] if place else []
         yield compared(
             f"ingest and commit {count:,} files x {SIZE} B, seen for the first time",
             [Contender("ours", each(taken), planted), *theirs],
             [],
-            rounds=rounds,
+            rounds=setting.scale(6, 2),
             skipped=skipped[:1],
         )
         workspace = snapshot.fork()

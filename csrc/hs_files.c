@@ -361,6 +361,16 @@ static int remove_name(hs_files_job *job, int dir, const char *name) {
     return unlinkat(dir, name, directory ? AT_REMOVEDIR : 0) == 0 || errno == ENOENT ? 0 : errno;
 }
 
+/* Of a directory without times, the kind is all that is asked for. */
+static int look(const hs_files_job *job, int dir, const char *name) {
+    hs_files_stat then, now;
+    memcpy(&then, job->bytes, sizeof then);
+    int error = stat_at(dir, name, &now);
+    if (error) return error;
+    if (then.kind == HS_KIND_DIRECTORY && then.kind == now.kind && !then.mtime_ns && !then.ctime_ns) return 0;
+    return memcmp(&now, &then, sizeof now) ? ESTALE : 0;
+}
+
 /* --- jobs --- */
 
 static int job_do(worker *me, hs_files_job *job) {
@@ -378,6 +388,8 @@ static int job_do(worker *me, hs_files_job *job) {
         return make_link(job, dir, name);
     case HS_FILES_MAKE:
         return make_directory(job, dir, name);
+    case HS_FILES_LOOK:
+        return look(job, dir, name);
     case HS_FILES_REMOVE:
     case HS_FILES_REMOVE_DIR:
         return remove_name(job, dir, name);

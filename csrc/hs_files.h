@@ -27,7 +27,8 @@ enum hs_files_what {
     HS_FILES_SYMLINK, /* a link whose target is bytes, which end in a 0 that does not count */
     HS_FILES_MAKE,    /* a directory; one that is there will do */
     HS_FILES_REMOVE,  /* whatever is no directory; what is not there will do */
-    HS_FILES_REMOVE_DIR
+    HS_FILES_REMOVE_DIR,
+    HS_FILES_LOOK /* is the stat of a file that of `bytes` (hs_files_stat, at any address)? ESTALE: no */
 };
 enum hs_files_flag {
     HS_FILES_REPLACE = 16,    /* something may be there: write beside it and rename */

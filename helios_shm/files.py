@@ -26,6 +26,7 @@ from .errors import BusyError, CapacityError, HeliosError, StoreError
 from .hashing import blake3
 from .mapping import Bounds
 from .types import KINDS
+from .worktree import CHECKED, Worktree
 
 FILE, EXECUTABLE, SYMLINK, DIRECTORY, SNAPSHOT = range(len(KINDS))
 
@@ -228,6 +229,13 @@ class Files:
                     found[path] = Found(kind, stat)
             level = below
         return found
+
+    def is_as(self, tree: Worktree, key: bytes) -> bool:
+        """Does the index say that this holds of the directory, and is it still so? Cost: a look at each file."""
+        given = tree.says(key)
+        if given is None:
+            return False
+        return hot.files_same(self.fd, *given, CHECKED, self._threads(len(given[0]) // 88, 0))
 
     def read(
         self, paths: Iterable[tuple[str, Found]], *, keep: bool

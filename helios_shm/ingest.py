@@ -35,9 +35,9 @@ from .files import (
     value_of,
 )
 from .globs import Globs
-from .materialize import expanded
+from .materialize import expanded, key_of, see_directories, unchecked
 from .types import IngestMetrics
-from .worktree import WROTE, Row, Worktree, settled, unsettled
+from .worktree import CHECKED, NO_KEY, WROTE, Key, Row, Worktree, settled, unsettled
 
 Edits = dict[str, tuple[int, bytes] | None]
 _EMPTY = Entry(DIRECTORY, b"", 0, b"")
@@ -54,6 +54,8 @@ class _Work:
     prefix: str
     progress: Progress | None
     began_ns: int
+    key: bytes | None  # names the base and the options, if there are no edits
+    found: dict[str, Found] = field(default_factory=dict)
     have: dict[str, Entry] = field(default_factory=dict)
     nested: dict[str, list[str]] = field(
         default_factory=dict
@@ -69,8 +71,12 @@ class _Work:
         self.compare(files)
         self.dissolve(files)
         rows = self.rows_left()
-        if rows != self.tree.rows:
-            self.tree.save(rows)
+        key = NO_KEY
+        if not self.edits and self.key is not None:
+            key = Key(self.key, 0, *self.tree.times)
+            key = see_directories(self.found, self.globs, self.tree, rows, self.began_ns, key)
+        if rows != self.tree.rows or key != self.tree.key:
+            self.tree.save(rows, key)
         removed = sum(edit is None for edit in self.edits.values())
         return IngestMetrics(self.read, len(self.edits) - removed, removed)
 
@@ -94,7 +100,7 @@ class _Work:
 
     def look(self) -> dict[str, Found]:
         """The files, links and empty directories that are meant. ValueError for a name that is no path."""
-        found = self.files.walk(self.globs.enters)
+        found = self.found = self.files.walk(self.globs.enters)
         globs, everything = self.globs, self.globs.everything
         files = {
             path: there
@@ -149,7 +155,7 @@ class _Work:
                 and old is not None
                 and (row.kind, row.id) == old[:2]
             ):
-                self.rows[path] = row
+                self.rows[path] = row if row.flags & CHECKED else row._replace(flags=row.flags | CHECKED)
             else:
                 unknown.append((path, there))
         self.take(unknown)
@@ -164,7 +170,7 @@ class _Work:
             kind, old, before = stat[40], self.have.get(path), self.tree.rows.get(path)
             ours = before is not None and before.flags & WROTE and before.id == id and before.kind == kind
             kept = stat if settled(stat, self.began_ns) else unsettled(stat)
-            self.rows[path] = Row(kept, id, WROTE if ours else 0)
+            self.rows[path] = Row(kept, id, CHECKED | (WROTE if ours else 0))
             if old is None or (kind, id) != old[:2]:
                 self.edits[path] = (kind, value)
             done += 1
@@ -196,9 +202,9 @@ class _Work:
         """With those of paths that are not meant, and of directories, which an ingest has nothing to say about."""
         globs = self.globs
         kept = {
-            path: row
+            path: unchecked(row)
             for path, row in self.tree.rows.items()
-            if row.kind == DIRECTORY or not (globs.everything or globs.takes(path))
+            if (row.kind == DIRECTORY and row.flags & WROTE) or not (globs.everything or globs.takes(path))
         }
         return {**kept, **self.rows}
 
@@ -206,6 +212,7 @@ class _Work:
 def ingest(
     attachment: Attachment,
     entries: Callable[[], Iterable[tuple[str, Entry]]],
+    base: bytes | None,
     directory: str | os.PathLike[str],
     *,
     prefix: str,
@@ -214,7 +221,8 @@ def ingest(
     workers: int | None,
     progress: Progress | None,
 ) -> tuple[Edits, IngestMetrics]:
-    """See ``Workspace.ingest``. ``entries``: what the workspace has below the prefix. Paths, those of the edits
+    """See ``Workspace.ingest``. ``entries``: what the workspace has below the prefix; ``base``: the state that this is,
+    if there are no edits. Paths, those of the edits
     that are returned as well, come without it."""
     globs = Globs(include, exclude)
     fd = open_directory(directory, make=False)
@@ -223,8 +231,11 @@ def ingest(
         files = Files(fd, place, store_status(attachment, place), workers)
         with locked(fd, place, shared=True):
             began = now_ns()
-            tree = Worktree.of(attachment.paths, place, os.fstat(fd), writable=not attachment.readonly)
-            work = _Work(attachment, files, tree, globs, prefix, progress, began)
+            tree = Worktree(attachment.paths, place, os.fstat(fd), writable=not attachment.readonly)
+            key = None if base is None else key_of("ingest", base, prefix, include, exclude)
+            if key is not None and files.is_as(tree, key):
+                return {}, IngestMetrics(0, 0, 0)
+            work = _Work(attachment, files, tree, globs, prefix, progress, began, key)
             metrics = work.run(entries())
             return work.edits, metrics
     finally:

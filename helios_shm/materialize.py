@@ -54,9 +54,21 @@ from .files import (
     value_of,
 )
 from .globs import Globs
+from .hashing import blake3
 from .mapping import EVERYTHING, bounds_of
 from .types import KINDS, MaterializeMetrics
-from .worktree import PENDING, WROTE, Row, Worktree, settled, stat_of_nothing, unsettled
+from .worktree import (
+    CHECKED,
+    NO_KEY,
+    PENDING,
+    WROTE,
+    Key,
+    Row,
+    Worktree,
+    settled,
+    stat_of_nothing,
+    unsettled,
+)
 
 _NAME_BYTES_MAX = 255
 _PATH_BYTES_MAX = 4095
@@ -186,6 +198,7 @@ class _Work:
     links: int
     progress: Progress | None
     began_ns: int
+    key: bytes
     directories: dict[str, None] = field(default_factory=dict)  # that are needed
     found: dict[str, Found] = field(default_factory=dict)
     plan: _Plan = field(default_factory=_Plan)
@@ -200,9 +213,31 @@ class _Work:
             self.write()
         else:
             removed = 0
-        if plan.rows != self.tree.rows:
-            self.tree.save(plan.rows)
+        key = self.key_now()
+        if plan.rows != self.tree.rows or key != self.tree.key:
+            self.tree.save(plan.rows, key)
         return MaterializeMetrics(len(plan.write) + plan.written, removed, plan.skipped)
+
+    def key_now(self) -> Key:
+        """What the next one may rely on: all that is wanted is there, and with clean, nothing else. The directories'
+        times say that nothing was added; they are known when nothing was to be done."""
+        plan = self.plan
+        entries = len(plan.write) + plan.written + plan.skipped
+        for path, entry in self.wanted.items():
+            if entry.kind == DIRECTORY:
+                plan.rows[path] = Row(stat_of_nothing(DIRECTORY), _NO_ID, CHECKED | self._wrote(path))
+        if not self.clean:
+            return Key(self.key, entries, 0, 0)
+        if plan.write or plan.remove or plan.make or plan.remove_directories:
+            return NO_KEY
+        mine = self.tree.times
+        return see_directories(
+            self.found, self.globs, self.tree, plan.rows, self.began_ns, Key(self.key, entries, *mine)
+        )
+
+    def _wrote(self, path: str) -> int:
+        row = self.plan.rows.get(path)
+        return row.flags & WROTE if row is not None else 0
 
     def look(self) -> None:
         rows, wanted, globs = self.tree.rows, self.wanted, self.globs
@@ -242,7 +277,7 @@ class _Work:
                 and not row.flags & PENDING
             ):
                 plan.skipped += 1
-                plan.rows[path] = row
+                plan.rows[path] = row if row.flags & CHECKED else row._replace(flags=row.flags | CHECKED)
             elif there.kind == entry.kind and there.size == entry.size:
                 suspects[path] = there
             else:
@@ -264,7 +299,7 @@ class _Work:
             if id == self.wanted[path].id and stat[40] == self.wanted[path].kind:
                 old = rows.get(path)
                 ours = old is not None and old.flags & WROTE and (old.id == id or old.stat == stat)
-                plan.rows[path] = Row(self._kept(stat), id, WROTE if ours else 0)
+                plan.rows[path] = Row(self._kept(stat), id, CHECKED | (WROTE if ours else 0))
                 plan.skipped += 1
             else:
                 self._replace(path)
@@ -283,12 +318,12 @@ class _Work:
             if there is None or self._is_meant(path, there):
                 continue
             if not globs.everything and not globs.takes(path, directory=directory):
-                plan.rows[path] = row
+                plan.rows[path] = unchecked(row)
             elif directory:
                 if there.kind == DIRECTORY and row.flags & WROTE:
                     plan.remove_directories[path] = None
             elif not row.flags & WROTE:
-                plan.rows[path] = row
+                plan.rows[path] = unchecked(row)
             elif row.stat == there.stat:
                 plan.remove[path] = None
             elif there.kind == row.kind and (row.flags & PENDING or there.size == row.size):
@@ -338,7 +373,7 @@ class _Work:
                     raise self._in_the_way(path)
                 plan.make.append(path)
             elif (row := self.tree.rows.get(path)) is not None and row.kind == DIRECTORY:
-                plan.rows[path] = row
+                plan.rows[path] = unchecked(row)
         plan.make.sort()
         for path in plan.write:
             there = found.get(path)
@@ -412,7 +447,7 @@ class _Work:
             self._tell(len(plan.remove) + len(stats))
         now = now_ns()
         for path, stat in stats.items():
-            plan.rows[path] = Row(self._kept(stat, now), self.wanted[path].id, WROTE)
+            plan.rows[path] = Row(self._kept(stat, now), self.wanted[path].id, WROTE | CHECKED)
 
     def _jobs(self) -> Iterator[tuple[int, str, bytes, bytes | None, int]]:
         for path in self.plan.write:
@@ -441,6 +476,58 @@ class _Work:
         return os.fsencode(blobs.path_of(self.attachment.paths, entry.id))
 
 
+def unchecked(row: Row) -> Row:
+    return row._replace(flags=row.flags & ~CHECKED) if row.flags & CHECKED else row
+
+
+def key_of(*what: object) -> bytes:
+    """A name for what holds of a directory: of whom, and with which options."""
+    words = [list(each) if isinstance(each, list | tuple) else each for each in what]
+    return blake3(repr(words).encode("utf-8", "surrogatepass"))
+
+
+def see_directories(
+    found: dict[str, Found], globs: Globs, tree: Worktree, rows: dict[str, Row], began_ns: int, key: Key
+) -> Key:
+    """Have the directories' times checked as well; without the key, if one was changed just now."""
+    seen: dict[str, Row] = {}
+    for path, there in found.items():
+        if there.kind == DIRECTORY and globs.enters(path):
+            if not settled(there.stat, began_ns):
+                return NO_KEY
+            old = tree.rows.get(path)
+            seen[path] = Row(there.stat, _NO_ID, CHECKED | (old.flags & WROTE if old is not None else 0))
+    if max(tree.times) >= began_ns:
+        return NO_KEY
+    rows.update(seen)
+    return key
+
+
+def _known(
+    attachment: Attachment,
+    directory: str | os.PathLike[str],
+    store: os.stat_result,
+    key: bytes,
+    workers: int | None,
+) -> MaterializeMetrics | None:
+    """Is the directory as an earlier materialize of this state with these options left it? Else None."""
+    try:
+        fd = open_directory(directory, make=False)
+    except OSError:
+        return None
+    try:
+        place = os.path.realpath(directory)
+        tree = Worktree(attachment.paths, place, os.fstat(fd), writable=False)
+        if tree.key.name != key:
+            return None
+        files = Files(fd, place, store, workers)
+        with locked(fd, place, shared=True):
+            same = files.is_as(tree, key)
+        return MaterializeMetrics(0, 0, tree.key.entries) if same else None
+    finally:
+        os.close(fd)
+
+
 def materialize(
     attachment: Attachment,
     root: bytes,
@@ -459,16 +546,22 @@ def materialize(
     if links not in _LINKS:
         raise ValueError(f"links is one of {', '.join(_LINKS)}; not {links!r}")
     globs = Globs(include, exclude)
-    wanted = wanted_of(attachment, root, prefix, globs, allow_case_clashes=allow_case_clashes)
+    if not isinstance(directory, str | os.PathLike):
+        raise TypeError(f"a directory is a str or a path, not {type(directory).__name__}")
     store = store_status(attachment, os.fspath(directory))
+    key = key_of("materialize", root, prefix, include, exclude, bool(clean), bool(allow_case_clashes))
+    known = _known(attachment, directory, store, key, workers)
+    if known is not None:
+        return known
+    wanted = wanted_of(attachment, root, prefix, globs, allow_case_clashes=allow_case_clashes)
     fd = open_directory(directory, make=True)
     try:
         place = os.path.realpath(directory)
         files = Files(fd, place, store, workers)
         with locked(fd, place, shared=False):
             began = now_ns()
-            tree = Worktree.of(attachment.paths, place, os.fstat(fd), writable=not attachment.readonly)
-            work = _Work(attachment, files, tree, globs, wanted, clean, _LINKS[links], progress, began)
+            tree = Worktree(attachment.paths, place, os.fstat(fd), writable=not attachment.readonly)
+            work = _Work(attachment, files, tree, globs, wanted, clean, _LINKS[links], progress, began, key)
             return work.run()
     finally:
         os.close(fd)

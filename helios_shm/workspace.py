@@ -196,6 +196,7 @@ class Workspace(hot.WorkspaceBase, MutableMapping[str, bytes]):
         edits, metrics = ingest(
             self._attachment,
             lambda: self._entries(prefix),
+            None if self._edits else self._base[:32],
             directory,
             prefix=prefix,
             include=include,

@@ -1,6 +1,6 @@
 """What a directory was known to hold: the index that makes ``ingest`` and ``materialize`` work by delta.
 
-    worktrees/<id>    header | rows, 88 bytes each | paths, a 0 behind each | the directory's path | BLAKE3 of all
+    worktrees/<id>    header, key | rows, 88 bytes each | paths, a 0 behind each | the directory's path | BLAKE3 of all
 
 One file for each directory, in the store that it was filled from; ``id`` is of the directory's device, inode and
 path. It saves time and says which files ``materialize`` wrote; it may always be deleted. A row is believed only as
@@ -16,7 +16,6 @@ import os
 import secrets
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,12 +24,12 @@ from .store import StorePaths
 
 STAT_SIZE = 48
 WROTE = 1  # an earlier materialize made it
+CHECKED = 4  # the key stands for it: see Key
 PENDING = 2  # one was about to make it, or to put another in its place, whose id this is
 
 _MAGIC, _VERSION = b"HlioWTR1", 1
-_HEADER = struct.Struct(
-    "<8sIIQQQQ"
-)  # magic, version, size of the directory's path, device, inode, rows, size of paths
+# magic, version, size of the directory's path, device, inode, rows, size of their paths, key, entries, mtime and ctime
+_HEADER = struct.Struct("<8sIIQQQQ32sQqq")
 _ROW = struct.Struct("<48s32sQ")
 _TIMES = struct.Struct("<qq")
 _TIMES_AT, _KIND_AT = 8, 40
@@ -74,41 +73,83 @@ def stat_of_nothing(kind: int) -> bytes:
     return bytes(_KIND_AT) + kind.to_bytes(8, "little")
 
 
-@dataclass(slots=True)
+class Key(NamedTuple):
+    """What was found to be so of a directory: by whom, of which state, with which options (``name``, a hash), and how
+    many entries it has. It is so as long as all rows with the flag CHECKED are true, and the directory itself has
+    these times, if they are not 0."""
+
+    name: bytes
+    entries: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+NO_KEY = Key(bytes(_HASH_SIZE), 0, 0, 0)
+
+
 class Worktree:
     """The index of one directory."""
 
-    path: Path
-    directory: str
-    device: int
-    inode: int
-    rows: dict[str, Row]
-    writable: bool
+    __slots__ = (
+        "_data",
+        "_names_at",
+        "_place_at",
+        "_rows",
+        "_status",
+        "_writable",
+        "directory",
+        "key",
+        "path",
+    )
 
-    @staticmethod
-    def of(store: StorePaths, directory: str, status: os.stat_result, *, writable: bool) -> Worktree:
-        """The index of an open directory, without rows if there is none that can be used."""
+    _rows: dict[str, Row] | None  # None: not unpacked yet
+
+    def __init__(self, store: StorePaths, directory: str, status: os.stat_result, *, writable: bool) -> None:
+        """That of an open directory, without rows if there is none that can be used."""
+        self.directory, self._status, self._writable = directory, status, writable
         name = os.fsencode(directory)
-        key = struct.pack("<QQ", status.st_dev, status.st_ino) + name
-        path = store.worktrees / blake3(key).hex()[:32]
-        tree = Worktree(path, directory, status.st_dev, status.st_ino, {}, writable)
+        self.path = store.worktrees / _index_name(status.st_dev, status.st_ino, name)
+        self.key = NO_KEY
+        self._data, self._rows, self._names_at, self._place_at = b"", {}, 0, 0
         with contextlib.suppress(OSError):
-            found = _parse(path.read_bytes())
+            data = self.path.read_bytes()
+            found = _parse(data)
             if found is not None and found[0] == (status.st_dev, status.st_ino, name):
-                tree.rows = found[1]
-        return tree
+                _, self.key, self._names_at, self._place_at = found
+                self._data, self._rows = data, None
 
-    def save(self, rows: Mapping[str, Row]) -> None:
+    @property
+    def rows(self) -> dict[str, Row]:
+        """Path to row, as they were on disk."""
+        if self._rows is None:
+            self._rows = _rows_of(self._data, self._names_at, self._place_at)
+        return self._rows
+
+    @property
+    def times(self) -> tuple[int, int]:
+        """The directory's own, mtime and ctime, as they were when it was opened."""
+        return self._status.st_mtime_ns, self._status.st_ctime_ns
+
+    def says(self, key: bytes) -> tuple[memoryview, memoryview] | None:
+        """Rows and paths to be checked if this key is to stand; None: it does not."""
+        found = self.key
+        if found.name != key or (found.mtime_ns and (found.mtime_ns, found.ctime_ns) != self.times):
+            return None
+        view = memoryview(self._data)
+        return view[_HEADER.size : self._names_at], view[self._names_at : self._place_at]
+
+    def save(self, rows: Mapping[str, Row], key: Key = NO_KEY) -> None:
         """Put rows on disk in the place of those there. Best effort: without them, the next time takes longer."""
-        if not self.writable:
+        if not self._writable:
             return
         names = "\0".join([*rows, ""]).encode("utf-8", "surrogateescape")
-        place = os.fsencode(self.directory)
+        place, status = os.fsencode(self.directory), self._status
+        device, inode = status.st_dev, status.st_ino
         pack = _ROW.pack
         body = b"".join(
             [
-                _HEADER.pack(_MAGIC, _VERSION, len(place), self.device, self.inode, len(rows), len(names)),
-                *[pack(*row) for row in rows.values()],
+                _HEADER.pack(_MAGIC, _VERSION, len(place), device, inode, len(rows), len(names), *key),
+                *[pack(stat, id, flags) for stat, id, flags in rows.values()],
                 names,
                 place,
             ]
@@ -139,25 +180,33 @@ def _make_directory(path: Path) -> None:
         os.chmod(path, 0o700)  # whatever the umask says
 
 
-def _parse(data: bytes) -> tuple[tuple[int, int, bytes], dict[str, Row]] | None:
-    """Which directory an index is of, and its rows; None: it is damaged, or another version's."""
-    if len(data) < _HEADER.size + _HASH_SIZE or blake3(data[:-_HASH_SIZE]) != data[-_HASH_SIZE:]:
+def _index_name(device: int, inode: int, place: bytes) -> str:
+    return blake3(struct.pack("<QQ", device, inode) + place).hex()[:32]
+
+
+def _parse(data: bytes) -> tuple[tuple[int, int, bytes], Key, int, int] | None:
+    """Which directory an index is of, its key, and where paths begin and end; None: damaged, or another version's."""
+    if len(data) < _HEADER.size + _HASH_SIZE or blake3(memoryview(data)[:-_HASH_SIZE]) != data[-_HASH_SIZE:]:
         return None
-    magic, version, place_size, device, inode, count, names_size = _HEADER.unpack_from(data)
+    magic, version, place_size, device, inode, count, names_size, *key = _HEADER.unpack_from(data)
     names_at = _HEADER.size + count * _ROW.size
     place_at = names_at + names_size
     if (magic, version) != (_MAGIC, _VERSION) or len(data) != place_at + place_size + _HASH_SIZE:
         return None
+    return (device, inode, data[place_at : place_at + place_size]), Key(*key), names_at, place_at
+
+
+def _rows_of(data: bytes, names_at: int, place_at: int) -> dict[str, Row]:
     names = data[names_at:place_at].decode("utf-8", "surrogateescape").split("\0")
     rows = map(Row._make, _ROW.iter_unpack(data[_HEADER.size : names_at]))
-    place = data[place_at : place_at + place_size]
-    return (device, inode, place), dict(zip(names[:-1], rows, strict=True))
+    return dict(zip(names[:-1], rows, strict=True))
 
 
 def is_whole(data: bytes) -> bool:
     """Is this an index that would be used?"""
     with contextlib.suppress(ValueError):
-        return _parse(data) is not None
+        found = _parse(data)
+        return found is not None and len(_rows_of(data, *found[2:])) >= 0
     return False
 
 

@@ -103,6 +103,7 @@ PyObject *hot_commit_make(PyObject *record, PyObject *attachment);
 PyObject *hot_files_list(PyObject *module, PyObject *args);
 PyObject *hot_files_read(PyObject *module, PyObject *args);
 PyObject *hot_files_write(PyObject *module, PyObject *args);
+PyObject *hot_files_same(PyObject *module, PyObject *args);
 PyObject *hot_files_directory(PyObject *module, PyObject *args);
 
 /* Once, before the types are made ready. -1 with an exception. */

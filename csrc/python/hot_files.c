@@ -199,6 +199,53 @@ PyObject *hot_files_write(PyObject *Py_UNUSED(module), PyObject *args) {
     return run_and_close(&self, job_stat);
 }
 
+/* --- files_same(root, rows, names, checked, workers) -> bool: are the rows of an index that have the flag `checked` true? --- */
+
+#define ROW_SIZE     88 /* stat[48], id[32], u64 flags */
+#define ROW_FLAGS_AT 80
+
+static bool looks_of(batch *self, const Py_buffer *rows, const Py_buffer *names, uint64_t checked) {
+    const char *name = names->buf, *end = name + names->len;
+    Py_ssize_t count = 0;
+    for (Py_ssize_t at = 0; at + ROW_SIZE <= rows->len; at += ROW_SIZE) {
+        const uint8_t *row = (const uint8_t *)rows->buf + at;
+        const char *zero = name < end ? memchr(name, 0, (size_t)(end - name)) : NULL;
+        if (zero == NULL) return false;
+        if (hs_load_u64(row + ROW_FLAGS_AT) & checked)
+            self->jobs[count++] = (hs_files_job){.what = HS_FILES_LOOK, .path = name, .bytes = row};
+        name = zero + 1;
+    }
+    self->count = count;
+    return true;
+}
+
+static int same(batch *self, const Py_buffer *rows, const Py_buffer *names, uint64_t checked) {
+    bool fits = looks_of(self, rows, names, checked);
+    if (!fits) self->count = 0;
+    if (!batch_run(self)) return -1;
+    for (Py_ssize_t i = 0; fits && i < self->count; i++) fits = self->jobs[i].error == 0;
+    return fits;
+}
+
+PyObject *hot_files_same(PyObject *Py_UNUSED(module), PyObject *args) {
+    Py_buffer rows, names;
+    unsigned long long checked;
+    int root, found = -1;
+    unsigned workers;
+    if (!PyArg_ParseTuple(args, "iy*y*KI:files_same", &root, &rows, &names, &checked, &workers)) return NULL;
+    batch self = {.count = rows.len / ROW_SIZE, .root = root, .workers = workers};
+    self.jobs = PyMem_Calloc((size_t)self.count + 1, sizeof *self.jobs);
+    if (self.jobs == NULL) {
+        PyErr_NoMemory();
+    } else {
+        found = same(&self, &rows, &names, checked);
+        batch_close(&self);
+    }
+    PyBuffer_Release(&rows);
+    PyBuffer_Release(&names);
+    return found < 0 ? NULL : PyBool_FromLong(found);
+}
+
 /* --- files_directory(root, path) -> descriptor or -errno --- */
 
 PyObject *hot_files_directory(PyObject *Py_UNUSED(module), PyObject *args) {

@@ -183,6 +183,8 @@ static PyMethodDef functions[] = {
      "files_read(root, jobs, workers, /)\n--\n\nRead and hash files."},
     {"files_write", hot_files_write, METH_VARARGS,
      "files_write(root, jobs, workers, /)\n--\n\nMake and remove files."},
+    {"files_same", hot_files_same, METH_VARARGS,
+     "files_same(root, rows, names, checked, workers, /)\n--\n\nAre the checked rows of an index true?"},
     {"files_directory", hot_files_directory, METH_VARARGS,
      "files_directory(root, path, /)\n--\n\nOpen a directory beneath another: a descriptor, or -errno."},
     {0}};

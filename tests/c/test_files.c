@@ -147,6 +147,28 @@ static void a_directory_is_listed(void) {
     end();
 }
 
+static void a_look_tells_whether_a_file_is_as_it_was(void) {
+    begin();
+    CHECK_EQ_INT(once(HS_FILES_WRITE, "a", "one"), 0);
+    hs_files_job job = job_of(HS_FILES_READ, "a", NULL);
+    hs_files_do(root, &job, 1);
+    hs_files_stat stat = job.stat;
+    hs_files_job look = {.what = HS_FILES_LOOK, .path = "a", .bytes = (const uint8_t *)&stat};
+    hs_files_do(root, &look, 1);
+    CHECK_EQ_INT(look.error, 0);
+    CHECK_EQ_INT(once(HS_FILES_WRITE | HS_FILES_REPLACE, "a", "two"), 0);
+    hs_files_do(root, &look, 1);
+    CHECK_EQ_INT(look.error, ESTALE);
+    CHECK_EQ_INT(once(HS_FILES_REMOVE, "a", NULL), 0);
+    hs_files_do(root, &look, 1);
+    CHECK_EQ_INT(look.error, ENOENT);
+    stat = (hs_files_stat){.kind = HS_KIND_DIRECTORY};
+    CHECK_EQ_INT(once(HS_FILES_MAKE, "a", NULL), 0);
+    hs_files_do(root, &look, 1);
+    CHECK_EQ_INT(look.error, 0);
+    end();
+}
+
 static void sources_are_copied_cloned_or_linked(void) {
     char source[80];
     begin();
@@ -225,6 +247,7 @@ int main(void) {
     RUN(links_are_made_read_and_not_followed);
     RUN(nothing_outside_is_reached);
     RUN(a_directory_is_listed);
+    RUN(a_look_tells_whether_a_file_is_as_it_was);
     RUN(sources_are_copied_cloned_or_linked);
     RUN(many_files_by_many_threads);
     RUN(a_run_that_is_stopped_ends);

@@ -561,8 +561,13 @@ def test_what_a_dead_one_left_half_written_is_known(
 ) -> None:
     """As kill -9 leaves it: the index announces, a new file has half of its bytes, one is still temporary."""
     data = os.urandom(2000)
-    monkeypatch.setattr(materialize._Work, "write", lambda self: self.files.do(4, []))
-    state(engine, {"a": ("file", data), "b": ("file", data), "c": ("file", data)}).materialize(place)
+
+    def die(work: materialize._Work) -> None:
+        raise Stop
+
+    monkeypatch.setattr(materialize._Work, "write", die)
+    with pytest.raises(Stop):
+        state(engine, {"a": ("file", data), "b": ("file", data), "c": ("file", data)}).materialize(place)
     monkeypatch.undo()
     (place / "a").write_bytes(data[:1000])
     (place / "b").write_bytes(b"")
