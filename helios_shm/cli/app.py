@@ -202,7 +202,7 @@ for _command in (
     *history.ALL,
     *branches.ALL,
     *watching.ALL,
-    *(care.check, care.doctor, care.destroy, care.stats),
+    *(care.check, care.gc, care.doctor, care.destroy, care.stats),
     *exchange.ALL,
     *shell.ALL,
 ):

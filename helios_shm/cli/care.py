@@ -1,9 +1,12 @@
-"""init, status, stats, check, doctor, destroy: the store as a whole."""
+"""init, status, check, gc, doctor, destroy: the store as a whole."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import re
+from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,8 @@ from .output import (
 )
 from .progress import progress
 from .store import Place
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 @click.command(cls=Command)
@@ -231,3 +236,60 @@ def destroy(ctx: click.Context, yes: bool, force: bool, as_json: bool) -> None:
     with progress("removing"):
         destroy_store(paths, force=force)
     report({"destroyed": paths.root}) if as_json else line(f"removed {paths.root}")
+
+
+@click.command(cls=Command)
+@click.option(
+    "--history", "rules", multiple=True, metavar="[PATTERN=]KEEP",
+    help="What of their history branches keep: so many of the newest commits (100), or those of so long (30d); all, "
+    "without it. PATTERN (tmp/*) says of which branches; may be given several times, the first that matches decides.",
+)  # fmt: skip
+@click.option(
+    "--grace", default="1h", show_default=True, metavar="TIME",
+    help="What was committed in this time stays, whoever knows of it: 90s, 15m, 1h, 7d.",
+)  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Change nothing; say what would go.")
+@json_option
+@pass_place
+def gc(place: Place, rules: Sequence[str], grace: str, dry_run: bool, as_json: bool) -> None:
+    """Delete what nobody can name any more.
+
+    Stays: what branches and tags name, the history of branches (or what --history says), and what living processes
+    hold. Others may go on committing meanwhile.
+    """
+    history = _history(rules)
+    with place.write() as engine, progress("collecting"):
+        found = engine.gc(history=history, grace=_time(grace), dry_run=dry_run)
+    if as_json:
+        report(dataclasses.asdict(found))
+        return
+    line(f"{'would free' if dry_run else 'freed'} {size(found.freed_bytes)}, kept {size(found.kept_bytes)}")
+    gone = [
+        count(found.commits_dropped, "commit"), count(found.nodes_deleted, "node"),
+        count(found.values_deleted, "value"), count(found.large_values_deleted, "large value"),
+    ]  # fmt: skip
+    line(f"{'would delete' if dry_run else 'deleted'} {', '.join(gone)}")
+
+
+def _history(rules: Sequence[str]) -> int | timedelta | dict[str, int | timedelta] | None:
+    """``100``, ``30d``, ``tmp/*=1`` as ``Engine.gc`` takes them; a rule without a pattern is for all other branches."""
+    patterns: dict[str, int | timedelta] = {}
+    others: int | timedelta | None = None
+    for rule in rules:
+        pattern, _, keep = rule.rpartition("=")
+        kept = int(keep) if keep.isascii() and keep.isdecimal() else _time(keep)
+        if pattern:
+            patterns[pattern] = kept
+        else:
+            others = kept
+    if not patterns:
+        return others
+    return patterns if others is None else {**patterns, "*": others}
+
+
+def _time(text: str) -> timedelta:
+    """A time with its unit: 90s, 15m, 1h, 7d, 2w."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text)
+    if found is None:
+        raise click.UsageError(f"{text!r} is no time; say 90s, 15m, 1h, 7d or 2w")
+    return timedelta(**{_UNITS[found[2]]: float(found[1])})
