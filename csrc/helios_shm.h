@@ -168,8 +168,8 @@ typedef struct hs_metrics_totals {
     uint64_t counters[32];   /* HS_COUNTERS; by enum hs_counter */
     hs_measured measured[7]; /* HS_HISTOGRAMS; by enum hs_measure */
 } hs_metrics_totals;
-void hs_engine_count(hs_engine *engine, uint32_t counter, uint64_t more);
-void hs_engine_measure(hs_engine *engine, uint32_t measure, uint64_t value);
+/* And count, if `more` is not 0. */
+void hs_engine_measure(hs_engine *engine, uint32_t measure, uint64_t value, uint32_t counter, uint64_t more);
 /* Of all participants that are and were, and of the coordinators. */
 void hs_engine_metrics_get(hs_engine *engine, hs_metrics_totals *out);
 

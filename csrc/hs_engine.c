@@ -275,17 +275,11 @@ int hs_engine_stats_get(hs_engine *engine, hs_engine_stats *out) {
     return HS_OK;
 }
 
-void hs_engine_count(hs_engine *engine, uint32_t counter, uint64_t more) {
-    if (counter >= HS_COUNTERS) return;
-    hs_engine_lock(engine);
-    hs_metrics_count(engine->self.metrics, counter, more);
-    hs_engine_unlock(engine);
-}
-
-void hs_engine_measure(hs_engine *engine, uint32_t measure, uint64_t value) {
-    if (measure >= HS_HISTOGRAMS) return;
+void hs_engine_measure(hs_engine *engine, uint32_t measure, uint64_t value, uint32_t counter, uint64_t more) {
+    if (measure >= HS_HISTOGRAMS || counter >= HS_COUNTERS) return;
     hs_engine_lock(engine);
     hs_metrics_measure(engine->self.metrics, measure, value);
+    if (more > 0) hs_metrics_count(engine->self.metrics, counter, more);
     hs_engine_unlock(engine);
 }
 

@@ -20,6 +20,7 @@ from .errors import (
     StoreError,
 )
 from .mapping import Items, Keys, Values
+from .metrics import Stats
 from .snapshot import Snapshot
 from .types import (
     JSON,
@@ -35,7 +36,6 @@ from .types import (
     Resolve,
     Resolver,
     Stat,
-    Stats,
 )
 from .view import MutableView, View
 from .watch import Watch

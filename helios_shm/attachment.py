@@ -84,10 +84,11 @@ class Rememberer(Protocol):
 class Deadline:
     """A point in time after which a wait gives up; None: never."""
 
-    __slots__ = ("at",)
+    __slots__ = ("at", "room_ns")
 
     def __init__(self, seconds: float | None) -> None:
         self.at = None if seconds is None else time.monotonic() + seconds
+        self.room_ns = 0  # waited for room so far
 
     def passed(self) -> bool:
         return self.at is not None and time.monotonic() >= self.at
@@ -306,15 +307,29 @@ class Attachment(hot.AttachmentBase):
     def resolve(self, call: Call) -> None:
         """After HS_MISSING for a node: bring it from L2 into the node cache."""
         node = call.missing[:]
-        self._offer(node, self._give_node(node, self.reader.get(node)))
+        self._offer(node, self._give_node(node, self._from_l2(node)))
 
     def load_nodes(self, ids: Sequence[bytes]) -> None:
         """Bring nodes from L2 into the node cache, together: for states that are looked at once, so L1 is not
         offered them. Raises NotFoundError."""
-        for id, entry in zip(ids, self.reader.get_many(ids), strict=True):
+        for id, entry in zip(ids, self._many_from_l2(ids), strict=True):
             if entry is None:
-                entry = self.reader.get(id)
+                entry = self._from_l2(id)
             self._give_node(id, entry)
+
+    def _from_l2(self, id: bytes) -> Entry | None:
+        """An entry of L2, measured."""
+        began = time.monotonic_ns()
+        entry = self.reader.get(id)
+        self.measure(lib.HS_MEASURE_L2_READ, time.monotonic_ns() - began, lib.HS_COUNT_L2_READS, 1)
+        return entry
+
+    def _many_from_l2(self, ids: Sequence[bytes]) -> list[Entry | None]:
+        """Entries of L2, measured as one read."""
+        began = time.monotonic_ns()
+        entries = self.reader.get_many(ids)
+        self.measure(lib.HS_MEASURE_L2_READ, time.monotonic_ns() - began, lib.HS_COUNT_L2_READS, len(ids))
+        return entries
 
     def _give_node(self, id: bytes, entry: Entry | None) -> Entry:
         """Put a node that was read from L2 into the node cache."""
@@ -361,7 +376,7 @@ class Attachment(hot.AttachmentBase):
             view = blobs.read(self.paths, id, size)
             if view is not None:
                 return view.tobytes()
-        entry = self.reader.get(id)
+        entry = self._from_l2(id)
         if entry is not None and entry.kind == lib.HS_ENTRY_VALUE:
             self._offer(id, entry)
             return entry.raw
@@ -374,7 +389,7 @@ class Attachment(hot.AttachmentBase):
         """Values by (id, size) that L1 did not have: from L2 in one go. None: ask ``load_value``, which looks
         everywhere and says what is wrong."""
         values: list[bytes | None] = []
-        for (id, size), entry in zip(wanted, self.reader.get_many([id for id, _ in wanted]), strict=True):
+        for (id, size), entry in zip(wanted, self._many_from_l2([id for id, _ in wanted]), strict=True):
             if entry is None or entry.kind != lib.HS_ENTRY_VALUE or len(entry.raw) != size:
                 values.append(None)
             else:
@@ -468,12 +483,21 @@ class Attachment(hot.AttachmentBase):
         if deadline.passed():
             raise CapacityError(f"{what}: shared memory stayed full; {self._who_holds_what()}")
         lifecycle.ensure_coordinator(self.paths)
+        began = time.monotonic_ns()
         lib.hs_room_wait(self._engine, deadline.slice_ms())
+        deadline.room_ns += time.monotonic_ns() - began
+
+    def waited_for_room(self, deadline: Deadline) -> None:
+        """What was done under this deadline has ended: measure how long it waited for room, if it did."""
+        if deadline.room_ns:
+            self.measure(lib.HS_MEASURE_ROOM, deadline.room_ns)
+            deadline.room_ns = 0
 
     def wait_durable(self, deadline: Deadline, what: str) -> None:
         """Wait until all that this process published so far is in L2, synced. Raises BusyError at the deadline."""
         if self.private:
             return
+        began = time.monotonic_ns()
         target = self._with_engine(lib.hs_round_target)
         while self._with_engine(lib.hs_round_wait, target, deadline.slice_ms()) != lib.HS_OK:
             if deadline.passed():
@@ -481,6 +505,7 @@ class Attachment(hot.AttachmentBase):
                     f"{what}: the coordinator has not confirmed it in time; {self._who_holds_what()}"
                 )
             lifecycle.ensure_coordinator(self.paths)
+        self.measure(lib.HS_MEASURE_DURABLE, time.monotonic_ns() - began)
 
     def wake_coordinator(self) -> None:
         """See that one runs, and that it looks at what there is to do."""
@@ -523,6 +548,16 @@ class Attachment(hot.AttachmentBase):
         check(self._with_engine(lib.hs_engine_stats_get, out), "statistics")
         return out
 
+    def metrics(self) -> Any:
+        """What all processes counted and measured, a struct hs_metrics_totals."""
+        out = ffi.new("hs_metrics_totals *")
+        self._with_engine(lib.hs_engine_metrics_get, out)
+        return out
+
+    def measure(self, measure: int, value: int, counter: int = 0, more: int = 0) -> None:
+        """Add a value to one of this process's histograms (enum hs_measure), and perhaps to a counter."""
+        self._with_engine(lib.hs_engine_measure, measure, value, counter, more)
+
     def forget_nodes(self) -> None:
         """Empty the cache of nodes, so that the next ones come from L1 or L2."""
         call = self.call()
@@ -531,7 +566,7 @@ class Attachment(hot.AttachmentBase):
         finally:
             self.pool.append(call)
 
-    def _with_engine(self, function: Callable[..., int], *args: Any) -> int:
+    def _with_engine(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a function that takes the engine alone; a call is held meanwhile, so that nobody closes the engine."""
         call = self.call()
         try:

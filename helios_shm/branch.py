@@ -111,6 +111,7 @@ class Branch(hot.BranchBase):
                 if deadline.passed():
                     raise CapacityError(f"branch {self._name!r}: the shared table of branches stays full")
                 attachment.wait_for_room(deadline, f"branch {self._name!r}")
+            attachment.waited_for_room(deadline)
             check(status, f"branch {self._name!r}")
             return int(call.c.word)
         finally:

@@ -24,11 +24,12 @@ from .check import check_store
 from .collect import collect
 from .errors import ClosedError, CorruptError, NotFoundError, ReadOnlyError
 from .l2 import BranchRow
+from .metrics import Stats, make_stats
 from .names import TAG, is_tag
 from .record import RECORD_ROOT, RecordHead, record_head
 from .snapshot import Snapshot, make_snapshot
 from .tags import delete_tag, find_tag, set_tag
-from .types import CheckReport, GCReport, Stats
+from .types import CheckReport, GCReport
 
 _ID_DIGITS = 64
 _ID_PREFIX_DIGITS_MIN = 4
@@ -268,20 +269,10 @@ class Engine:
         self._live().wait_durable(Deadline(timeout), "sync")
 
     def stats(self) -> Stats:
-        """Counters of all processes together. Cost: a look at each slot and chunk."""
-        raw = self._live().stats()
-        looked_up = raw.hits + raw.misses
-        return Stats(
-            hit_rate=raw.hits / looked_up if looked_up else 0.0,
-            commits=int(raw.commits),
-            participants=int(raw.participants),
-            persist_lag=float(raw.persist_lag_ns) / 1e9,
-            l1_bytes=int(raw.ring_size),
-            unpersisted_bytes=int(raw.unpersisted_bytes),
-            cache_bytes=int(raw.cache_bytes),
-            blocks_hashed=int(raw.blocks_hashed),
-            coordinator_pid=int(raw.coordinator_pid) or None,
-        )
+        """What all processes together counted and measured since the segment was made. Cost: a look at each chunk and
+        each participant's counters, half a millisecond, and some ten microseconds for each process that took part."""
+        attachment = self._live()
+        return make_stats(os.fspath(self.path), attachment.stats(), attachment.metrics())
 
     def check(self, *, repair: bool = False) -> CheckReport:
         """Look at everything that the store holds, on disk and in shared memory, against its hashes; report all that

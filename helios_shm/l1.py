@@ -28,6 +28,7 @@ class L1(hot.L1Base):
             while status == lib.HS_WAIT:
                 attachment.wait_for_room(deadline, "L1 put")
                 status = lib.hs_l1_put(call.c, value, len(value))
+            attachment.waited_for_room(deadline)
             check(status, "L1 put")
             made: bytes = call.id[:]
             return made

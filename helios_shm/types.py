@@ -70,25 +70,6 @@ class Stat:
 
 
 @dataclass(frozen=True, slots=True)
-class Stats:
-    """The store as all processes together see it.
-
-    ``hit_rate`` is the share of L1 look-ups that were answered by L1 (0..1; 0 before the first). ``persist_lag``
-    is the age in seconds of the oldest that L2 does not have yet (0 when all is persisted). Sizes are bytes.
-    """
-
-    hit_rate: float
-    commits: int
-    participants: int
-    persist_lag: float
-    l1_bytes: int
-    unpersisted_bytes: int
-    cache_bytes: int
-    blocks_hashed: int
-    coordinator_pid: int | None
-
-
-@dataclass(frozen=True, slots=True)
 class CheckReport:
     """What a check found: a sentence for each thing that is damaged, or was (``mended: ...``). ``ok``: nothing is."""
 

@@ -586,6 +586,8 @@ def continued(attachment: Attachment, call: Call, ref: Any, n: int, what: str) -
     except BaseException:
         lib.hs_commit_cancel(call.c)
         raise
+    finally:
+        attachment.waited_for_room(deadline)
     return n
 
 

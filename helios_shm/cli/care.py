@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -142,9 +142,12 @@ def stats(place: Place, as_json: bool) -> None:
 
 
 def _figures(found: Stats) -> list[tuple[str, str]]:
-    rows = []
+    rows: list[tuple[str, str]] = []
     for field in dataclasses.fields(found):
         value = getattr(found, field.name)
+        if field.name in ("latencies", "sizes"):
+            rows += _spreads(value, field.name == "sizes")
+            continue
         if field.name.endswith("bytes"):
             text = f"{value} ({size(value)})" if value >= 1024 else str(value)
         elif field.name == "hit_rate":
@@ -153,6 +156,15 @@ def _figures(found: Stats) -> list[tuple[str, str]]:
             text = seconds(value) if isinstance(value, float) else str(value)
         rows.append((field.name, text))
     return rows
+
+
+def _spreads(found: Mapping[str, Any], is_sizes: bool) -> Iterator[tuple[str, str]]:
+    """A line for each distribution that has values."""
+    for name, spread in found.items():
+        if spread.count:
+            parts = {"median": spread.p50, "p90": spread.p90, "p99": spread.p99, "max": spread.max}
+            texts = (f"{part} {size(round(x)) if is_sizes else seconds(x)}" for part, x in parts.items())
+            yield name + "_bytes" * is_sizes, f"{spread.count}: " + ", ".join(texts)
 
 
 @click.command(cls=Command)

@@ -19,6 +19,7 @@ PYTHON_FLOORS = [
     "_native",
     "_hot",
     "_capi",
+    "metrics",
     "hashing",
     "codec",
     "store",
