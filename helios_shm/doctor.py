@@ -34,7 +34,7 @@ from typing import Any, Literal, TypeAlias
 import psutil
 
 from . import config, l2, lifecycle
-from ._capi import ffi, lib
+from ._capi import check, ffi, lib
 from .engine import open as open_engine
 from .errors import HeliosError, NotFoundError
 from .lifecycle import SHARED_MEMORY
@@ -349,6 +349,7 @@ def _store(paths: StorePaths) -> Iterator[_Found]:
     yield from _permissions(paths)
     yield from _disk(paths)
     yield from _segment(paths)
+    yield from _leases(paths)
     yield from _coordinator(paths)
     yield from _locator(paths)
 
@@ -532,6 +533,38 @@ def _opening(paths: StorePaths) -> Callable[[], None]:
             engine.sync(config.DURABLE_DEADLINE)
 
     return open_once
+
+
+def _leases(paths: StorePaths) -> Iterator[_Found]:
+    """Tables of what processes hold (csrc/hs_lease.h) whose processes have died. They keep nothing."""
+    dead = [name for name in _names(paths.leases) if _is_free(paths.leases / name)]
+    if dead:
+        yield _found(
+            "note", "leases", f"{len(dead)} tables in {paths.leases} are of processes that died",
+            "the next collection removes them, or doctor --fix", lambda: _drop_leases(paths),
+        )  # fmt: skip
+
+
+def _is_free(path: Path) -> bool:
+    """Does nobody hold this file's lock?"""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def _drop_leases(paths: StorePaths) -> None:
+    check(
+        lib.hs_lease_drop_dead(os.fsencode(paths.leases)),
+        f"removing the leases of the dead in {paths.leases}",
+    )
 
 
 # ---- its coordinator and its locator ---------------------------------------------------------------------

@@ -105,7 +105,7 @@ def test_store_that_was_left_by_force_is_put_in_order_and_loses_nothing(
 ) -> None:
     segment = leave_by_force(store_path, persisted=persisted)
     found = subjects(found_at(store_path))
-    assert ("warning", "participants") in found
+    assert ("warning", "participants") in found and ("note", "leases") in found
     assert ("warning", "segment" if persisted else "coordinator") in found
     assert segment.exists(), "looking changes nothing"
     assert all(each.mended for each in found_at(store_path, fix=True))
