@@ -250,7 +250,9 @@ def ingest(setting: Setting) -> Iterator[Row]:
             git(path, "add", ".")
             git(path, "commit", "-qm", "files")
 
-        theirs = [Contender("git add and commit (loose objects)", each(added), prepared, every=3)] if place else []
+        theirs = (
+            [Contender("git add and commit (loose objects)", each(added), prepared, every=3)] if place else []
+        )
         yield compared(
             f"ingest and commit {count:,} files x {SIZE} B, seen for the first time",
             [Contender("ours", each(taken), planted), *theirs],
