@@ -65,8 +65,6 @@ REWRITE_SHARE = 0.5
 RENEW_SHARE = 0.25
 TRASH_FILES = 64
 TRASH_PREFIX = "trash-"
-# A file that no row has ever named may be one that is about to be.
-UNNAMED_SECONDS = 3600.0
 PUNCH_PAGES = 16384
 ALIVE_SECONDS = 1.0
 ALL_ROWS = 0xFFFFFFFF
@@ -266,6 +264,7 @@ class Collection:
     _stale_rows: int = 0  # of the locator: of packs that go
     _flipped: bool = False
     _took: bool = False  # something has been taken away, or may have been, since commits were stopped
+    _below: int = 1  # of the packs below this one no living node leads to what is gone
     _before: Tally = field(default_factory=Tally)  # of a coordinator that died after its flip
     _began: float = field(default_factory=time.monotonic)
 
@@ -350,6 +349,8 @@ class Collection:
                 since = time.time_ns() - self.request.grace_ns
                 self._young = min(self._young, batch.clock().young_from(since))
             told = collected_decode(batch.collected())
+        if told is not None:
+            self._below = told.below
         if told is not None and told.id == self.request.id:
             self._before = told.tally
 
@@ -425,6 +426,7 @@ class Collection:
                     if more:
                         break
                     cuts.pop()
+                self._tell(batch)
             yield
 
     def _count_cut(self, row: l2.BranchRow, oldest: int) -> Work:
@@ -685,6 +687,7 @@ class Collection:
             self._revive(batch, id)
         batch.put_generation(self._generation + 1)
         self._flipped = self._took = True
+        self._below = self._young
         self._tell(batch)
         lib.hs_step_hit(b"gc_flipped")
 
@@ -733,7 +736,8 @@ class Collection:
         return bitmap is not None and Part(0, bitmap).has(row)
 
     def _tell(self, batch: l2.Batch) -> None:
-        batch.put_collected(Collected(self.request.id, self._young, self.total()).encode())
+        """Leave in L2 what has been done, should this coordinator not live to say it."""
+        batch.put_collected(Collected(self.request.id, self._below, self.total()).encode())
 
     # ---- large values ----
 
@@ -754,7 +758,7 @@ class Collection:
         yield from self._unlink_trash()
 
     def _dead_paths(self) -> Iterator[Path | None]:
-        """Files of values that are not marked; one that no row has named only when it is old. None now and then."""
+        """Files of values that are not marked. None now and then."""
         for directory in sorted(os.scandir(self.owner.paths.blobs), key=lambda entry: entry.name):
             if len(directory.name) == 2 and directory.is_dir(follow_symlinks=False):
                 yield from (
@@ -768,12 +772,15 @@ class Collection:
         id = _id_of(Path(entry.path))
         if id is None or self._mark.has(id):
             return False
-        return id in self._dead_files or time.time() - entry.stat().st_mtime > UNNAMED_SECONDS
+        # One that no row has named may be one that is about to be. It would be written again, so this only saves that.
+        return id in self._dead_files or time.time_ns() - entry.stat().st_mtime_ns >= self.request.grace_ns
 
     def _trash_some(self, paths: list[Path]) -> Work:
         for _ in range(STOPS_MAX):
             self.owner.write_round()
             if not self._stopped(lambda: self._rename(paths)):
+                with self.owner.writer.transaction() as batch:
+                    self._tell(batch)
                 return
             time.sleep(STOP_PAUSE_SECONDS / 4)
             yield

@@ -46,8 +46,8 @@ MUTANTS = (
     Mutant(
         "places of dead readers are kept",
         "helios_shm/coordinator.py",
-        "                self.writer.clear_dead_readers()",
-        "                pass",
+        "            self.writer.clear_dead_readers()",
+        "            pass",
         "The database's table of readers would fill up with the dead.",
     ),
 )
