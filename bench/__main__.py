@@ -34,6 +34,7 @@ from . import (
     bench_drain,
     bench_durable,
     bench_fork,
+    bench_git,
     bench_hash,
     bench_history,
     bench_memory,
@@ -90,6 +91,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     bench_disk.commit_bytes,
     bench_disk.million_commits,
     bench_disk.real_history,
+    bench_git.histories,
     bench_hash.hashing,
 )
 

@@ -31,13 +31,13 @@ from __future__ import annotations
 import base64
 import binascii
 import functools
-import hashlib
 import json
 import os
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from . import config, hashing
@@ -46,6 +46,7 @@ from .attachment import empty_root
 from .branch import Branch, HeadMoved
 from .commit import Commit
 from .errors import ConflictError, CorruptError, NotFoundError
+from .gitpack import ObjectKind, PackWriter, object_id
 from .mapping import EVERYTHING
 from .record import RecordHead, record_head
 from .snapshot import Snapshot, make_snapshot
@@ -62,10 +63,13 @@ _MODES: dict[Kind, bytes] = {"file": b"100644", "executable": b"100755", "symlin
 _ID = re.compile(r"[0-9a-f]{40}\Z")
 _PERSON = re.compile(r"[^<>\n\0]*<[^<>\n\0]*>\Z")
 _SIGNATURE = re.compile(r"[^<>\n\0]*<[^<>\n\0]*> \d{1,18} [+-]\d{4}\Z")
+_ENTRY = re.compile(rb"([0-7]+) ([^\0]*)\0(.{20})", re.DOTALL)
+_ENTRY_BYTES = 22  # of an entry, beside mode and name
 # Characters that some file systems do not see in a name: with one of them inside, ".git" would still be that directory.
 _UNSEEN = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")
 _ADDED, _REMOVED = 0, 2  # Snapshot._diff_batches
 _TREES_CACHED = 512
+_PACKED_MIN = 100  # git's own transfer.unpackLimit
 _OBJECT_BYTES_MAX = 64 << 20  # of a commit object in metadata
 _NS = 1_000_000_000
 _TIME_NS_MAX = (1 << 63) - 1
@@ -120,9 +124,18 @@ class _Repository:
         except self.git.GitError as error:
             raise NotFoundError(f"there is no git repository at {self.path}: {error}") from None
         self.tree = functools.lru_cache(_TREES_CACHED)(self._tree)
+        self.pack = PackWriter(self._objects() / "pack")
+
+    def _objects(self) -> Path:
+        """Where its objects are; a linked work tree's are the main one's."""
+        place = Path(self.repository.path)
+        common = place / "commondir"
+        return (place / common.read_text().strip() if common.exists() else place) / "objects"
 
     def read(self, id: bytes, kind: int, what: str) -> bytes:
         """The bytes of an object. NotFoundError, CorruptError."""
+        if id in self.pack:
+            return self.pack.read(id)[1]
         try:
             found, data = self.repository.read(self.git.Oid(raw=id))
         except KeyError:
@@ -152,8 +165,23 @@ class _Repository:
         found = self.repository.get(self.git.Oid(hex=id))
         return found is not None and found.type == self.git.enums.ObjectType.COMMIT
 
-    def write(self, kind: Literal["blob", "tree", "commit"], data: bytes) -> bytes:
-        return bytes(self.repository.write(self.git.enums.ObjectType[kind.upper()], data).raw)
+    def write(self, kind: ObjectKind, data: bytes) -> bytes:
+        """Put an object that is not there yet into a pack, which nobody sees before ``flush``."""
+        id = object_id(kind, data)
+        if id not in self.pack and not self.repository.odb.exists(self.git.Oid(raw=id)):
+            self.pack.add(id, kind, data)
+        return id
+
+    def flush(self) -> None:
+        """Have everything that was written in the repository: as a pack, or, if it is little, object by object, as git
+        does with what it receives."""
+        with self.pack as pack:
+            if len(pack) >= _PACKED_MIN:
+                pack.finish()
+            else:
+                for kind, data in map(pack.read, pack.places):
+                    self.repository.write(self.git.enums.ObjectType[kind.upper()], data)
+        self.pack = PackWriter(pack.directory)
 
     def target(self, ref: str) -> bytes:
         """The commit that a name means. NotFoundError."""
@@ -187,16 +215,12 @@ class _Repository:
 
 
 def _parse_tree(data: bytes, id: bytes) -> Entries:
-    entries: Entries = {}
-    at, end = 0, len(data)
-    while at < end:
-        space = data.find(b" ", at)
-        zero = data.find(b"\0", space + 1)
-        name = data[space + 1 : zero]
-        if space < 0 or zero < 0 or zero + 21 > end or not data[at:space].isdigit() or name in entries:
-            raise CorruptError(f"git's tree {id.hex()} is damaged")
-        entries[name] = (data[at:space], data[zero + 1 : zero + 21])
-        at = zero + 21
+    """The entries of a tree object. CorruptError unless they are all that there is."""
+    found = _ENTRY.findall(data)
+    entries = {name: (mode, entry) for mode, name, entry in found}
+    size = sum(map(len, entries)) + sum(len(mode) for mode, _, _ in found) + _ENTRY_BYTES * len(found)
+    if len(entries) != len(found) or size != len(data):
+        raise CorruptError(f"git's tree {id.hex()} is damaged")
     return entries
 
 
@@ -252,10 +276,8 @@ def _changes(
         return
     before = {} if old is None else repository.tree(old)
     after = {} if new is None else repository.tree(new)
-    for name in sorted(before.keys() | after.keys()):
+    for name in sorted({name for name, _ in before.items() ^ after.items()}):
         was, now = before.get(name), after.get(name)
-        if was == now:
-            continue
         path = prefix + name
         if now is not None:
             _check_name(name, now, path)
@@ -337,10 +359,6 @@ def _object_bytes(git: Mapping[str, JSON], message: str) -> bytes:
     lines += [f"author {git['author']}", f"committer {git['committer']}"]
     lines += [f"{name} {text}".replace("\n", "\n ") for name, text in git.get("headers", ())]
     return ("\n".join(lines) + "\n\n" + message).encode()
-
-
-def _object_id(raw: bytes) -> str:
-    return hashlib.sha1(b"commit %d\0" % len(raw) + raw, usedforsecurity=False).hexdigest()
 
 
 def _headers(raw: bytes) -> tuple[list[tuple[str, str]], bytes]:
@@ -727,7 +745,7 @@ class _Exporter:
         assert self.tree is not None
         if parents == git["parents"] and self.tree.hex() == git["tree"]:
             raw = _unpacked(git) if "raw" in git else _object_bytes(git, commit.message)
-            if raw is not None and _object_id(raw) == git["id"]:
+            if raw is not None and object_id("commit", raw).hex() == git["id"]:
                 return raw
         people = [self._signed(commit, git, each) for each in ("author", "committer")]
         return _object(self.tree.hex(), parents, people, commit.message)
@@ -838,7 +856,7 @@ def export_branch(
     Raises NotFoundError (no repository, no commit on the branch), ConflictError (the ref has commits that the branch
     has not; it is checked out), ValueError naming commit and path (a path that is a file and a directory, or that no
     tree may have, such as ``..`` and ``.git``), CorruptError. Until the ref moves, nothing can be seen of it. Cost:
-    what differs between each new commit and the one before it; one file for each new object.
+    what differs between each new commit and the one before it; in memory about 200 bytes for each new object.
     """
     target = _Repository(repository, create=create)
     full, name = _full_ref(ref, target), _identity_text(identity)
@@ -848,23 +866,26 @@ def export_branch(
     exporter = _Exporter(target, name, note if base is not None else None)
     before = make_snapshot(branch._attachment, empty_root()) if base is None else base
     head: RecordHead | None = None
-    for done, record in enumerate(records, 1):
-        commit = hot.make_commit(record, branch._attachment)
-        head = record_head(record)
-        try:
-            exporter.bring(before, commit)
-        except ValueError as error:
-            raise ValueError(f"commit {head.sequence} of branch {branch.name!r}: {error}") from None
-        before = commit.snapshot
-        if progress is not None:
-            progress(done, len(records))
-    assert exporter.commit is not None
+    with target.pack:
+        for done, record in enumerate(records, 1):
+            commit = hot.make_commit(record, branch._attachment)
+            head = record_head(record)
+            try:
+                exporter.bring(before, commit)
+            except ValueError as error:
+                raise ValueError(f"commit {head.sequence} of branch {branch.name!r}: {error}") from None
+            before = commit.snapshot
+            if progress is not None:
+                progress(done, len(records))
+        assert exporter.commit is not None
+        target.flush()
     _move_ref(target, full, exporter.commit, force)
     if head is not None:
         made = _Note(
             head.incarnation, head.serial, head.root.hex(), exporter.commit, name, exporter.other_ids
         )
         blob = target.write("blob", made.to_bytes())
+        target.flush()
         target.repository.references.create(_Note.ref(branch), target.git.Oid(raw=blob), force=True)
     return GitExport(len(records), exporter.changed_ids, full, exporter.commit)
 

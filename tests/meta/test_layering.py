@@ -51,6 +51,7 @@ PYTHON_FLOORS = [
     "watch",
     "branch",
     "tags",
+    "gitpack",
     "git",
     "collector",
     "coordinator",

@@ -175,6 +175,11 @@ LINES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "million_commits": {r"bytes on disk of [\d,]+ commits, .*": ("their new nodes.*",)},
     "real_history": {r"bytes on disk of the last [\d,]+ commits of this source tree": ("git, .*", "new nodes.*")},
+    "histories": {
+        r"git import, a commit, .*": ("git clone", r"git fast-export \| git fast-import", "libgit2 reads.*"),
+        r"git export, a commit, .*": (r"git fast-export \| git fast-import", "libgit2 writes.*"),
+        r"git import again, nothing is new, .*": ("git fetch",),
+    },
 }  # fmt: skip
 
 
