@@ -66,7 +66,10 @@ def merge_states(
             try:
                 outcome = resolve_path(ours, rules, path, *sides, depth=depth)
             except Unresolved as why:
-                refused.append(Refused(conflict_of(path, *sides), str(why)))
+                if (
+                    mine != its
+                ):  # equal changes are no conflict without a resolver, so none with one that is no help
+                    refused.append(Refused(conflict_of(path, *sides), str(why)))
             else:
                 workspace._set_entry(path, outcome)
     if refused:
@@ -147,7 +150,7 @@ def _merge_nested(
 
 def _check_readable(resolver: Resolver, *sides: Entry | None) -> None:
     """A named resolver that looks into values looks into files alone."""
-    if not isinstance(resolver, str) or resolver in ("ours", "theirs"):
+    if not isinstance(resolver, str) or resolver in ("ours", "theirs") or not any(sides[1:]):
         return
     for side in sides:
         if side is not None and side.kind not in _PLAIN:

@@ -116,6 +116,17 @@ def test_equal_changes_are_two_changes_to_a_resolver(base: Snapshot) -> None:
     assert other.merge(other, base=base, resolve={"b": "sum"})["a"] == b"2"
 
 
+def test_equal_changes_that_a_resolver_cannot_read_are_accepted(base: Snapshot) -> None:
+    ours, theirs = (
+        state(base, {"a": b"text", "b": None, "c": b"4"}),
+        state(base, {"a": b"text", "b": None, "c": b"5"}),
+    )
+    assert dict(ours.merge(theirs, base=base, resolve="sum")) == {"a": b"text", "c": b"6", "d/e": b"4"}
+    link = put(base, "l", b"to", "symlink")
+    gone = state(link, {"l": None})
+    assert gone.merge(gone, base=link, resolve="sum") == gone
+
+
 def test_what_a_resolver_cannot_read_stays_in_conflict_and_says_why(base: Snapshot) -> None:
     ours, theirs = state(base, {"a": b"x", "b": None}), state(base, {"a": b"2", "b": b"3"})
     with pytest.raises(
