@@ -32,6 +32,10 @@ ALONE_HERE = "one process alone, the same run"
 
 # benchmark -> operation -> who stands beside it, as patterns: in each row of that operation, present or skipped.
 LINES: dict[str, dict[str, tuple[str, ...]]] = {
+    "hot": {
+        r"commits by \d+ writers on one branch, \w+": (ALONE_HERE,),
+        r"slowest of \d+ writers on one branch, \w+": ("the median writer",),
+    },
     "materialize": {
         r"materialize [\d,]+ files x 500 B, new directory": ("git worktree add", r"shutil\.copytree", "openat.*"),
         r"materialize [\d,]+ files x 500 B, unchanged": ("git worktree add", "git status", "fstatat.*"),
