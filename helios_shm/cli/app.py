@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from .. import ConflictError, HeliosError, NotFoundError
-from . import branches, care, directories, exchange, exits, history, shell, values, watching
+from . import branches, care, directories, exchange, exits, history, measuring, shell, values, watching
 from .options import Command, Context
 from .output import paint, remark, visible, wants_colour
 from .store import Place
@@ -202,7 +202,8 @@ for _command in (
     *history.ALL,
     *branches.ALL,
     *watching.ALL,
-    *(care.check, care.gc, care.doctor, care.destroy, care.stats),
+    *(care.check, care.gc, care.doctor, care.destroy),
+    *measuring.ALL,
     *exchange.ALL,
     *shell.ALL,
 ):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import click
 
-from .. import Engine, NotFoundError, Stats
+from .. import Engine, NotFoundError
 from .. import open as open_store
 from ..doctor import Finding, examine
 from ..lifecycle import destroy_store
@@ -28,7 +28,6 @@ from .output import (
     paint,
     remark,
     report,
-    seconds,
     size,
     visible,
 )
@@ -126,45 +125,6 @@ def disk_bytes(root: Path) -> int:
             except FileNotFoundError:
                 continue
     return total
-
-
-@click.command(cls=Command)
-@json_option
-@pass_place
-def stats(place: Place, as_json: bool) -> None:
-    """Show the counters of all processes together."""
-    with place.read() as engine:
-        found = engine.stats()
-        if as_json:
-            report(dataclasses.asdict(found))
-        else:
-            columns([(paint(name, "heading"), text) for name, text in _figures(found)])
-
-
-def _figures(found: Stats) -> list[tuple[str, str]]:
-    rows: list[tuple[str, str]] = []
-    for field in dataclasses.fields(found):
-        value = getattr(found, field.name)
-        if field.name in ("latencies", "sizes"):
-            rows += _spreads(value, field.name == "sizes")
-            continue
-        if field.name.endswith("bytes"):
-            text = f"{value} ({size(value)})" if value >= 1024 else str(value)
-        elif field.name == "hit_rate":
-            text = f"{value:.1%}"
-        else:
-            text = seconds(value) if isinstance(value, float) else str(value)
-        rows.append((field.name, text))
-    return rows
-
-
-def _spreads(found: Mapping[str, Any], is_sizes: bool) -> Iterator[tuple[str, str]]:
-    """A line for each distribution that has values."""
-    for name, spread in found.items():
-        if spread.count:
-            parts = {"median": spread.p50, "p90": spread.p90, "p99": spread.p99, "max": spread.max}
-            texts = (f"{part} {size(round(x)) if is_sizes else seconds(x)}" for part, x in parts.items())
-            yield name + "_bytes" * is_sizes, f"{spread.count}: " + ", ".join(texts)
 
 
 @click.command(cls=Command)

@@ -201,6 +201,16 @@ def test_bar_is_shown_on_a_terminal_and_nowhere_else(held: helios_shm.Engine, tm
     assert dumb.end() == 0 and dumb.seen.strip() == "nothing has changed"
 
 
+def test_top_is_live_and_q_leaves(held: helios_shm.Engine) -> None:
+    terminal = Terminal("--store", held.path, "top", "-i", "0.1")
+    terminal.read_until(r"1 in all")
+    with held.branch("main").transaction() as ws:
+        ws["a"] = b"2"
+    terminal.read_until(r"2 in all")
+    terminal.press("q")
+    assert terminal.end() == 0 and "Traceback" not in terminal.seen
+
+
 def test_destroy_asks_and_refuses_while_others_use_the_store(held: helios_shm.Engine) -> None:
     assert call_here("destroy", "--yes", store=held.path).status == 5 and held.path.exists()
     assert call_here("destroy", store=held.path).status == 130, "no answer is no yes"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import helios_shm
-from helios_shm.cli import exits, output, references
+from helios_shm.cli import exits, measuring, output, references
 from tests.command_line import call, good
 
 
@@ -81,8 +81,27 @@ def test_measurement_and_counters_are_reported(
     assert all(0 < each["p50"] <= each["p99"] for each in figures.values()) and len(figures) == 4
     assert good("bench").lines[0].split() == ["operation", "n", "p50", "p99"]
     assert json.loads(good("stats", "--json", store=held.path).out)["commits"] == 1
-    assert "hit_rate" in good("stats", store=held.path).out
+    assert "latencies.commit" in good("stats", store=held.path).out
+    assert 'helios_shm_commits_total{store="' in good("stats", "--prometheus", store=held.path).out
     assert call("bench", "more").status == 2
+
+
+def test_one_frame_of_top_says_what_was_done_since_the_last(held: helios_shm.Engine) -> None:
+    frame = json.loads(good("top", "--once", "--interval", "0.05", "--json", store=held.path).out)
+    assert frame["commits_per_second"] == 0 and frame["commit_p99"] >= frame["commit_p50"] > 0
+    assert frame["ring_bytes"] == held.stats().l1_bytes and 0 <= frame["ring_occupied"] <= 1
+    names = [line.split("  ")[0] for line in good("top", "--once", "-i", "0.05", store=held.path).lines]
+    assert {"commits", "latency", "hit rate", "participants", "ring", "coordinator", "lag"} <= set(names)
+    before = held.stats()
+    with held.branch("main").transaction() as ws:
+        ws["a"] = b"3"
+    assert measuring.Frame(held.stats(), before, 0.5).rate("commits") == 2
+    assert call("top", store=held.path).status == call("top", "--json", store=held.path).status == 2
+
+
+@pytest.mark.parametrize(("share", "drawn"), [(0.0, 0), (0.5, 12), (1.0, 24), (7.0, 24)])
+def test_bar_is_as_long_as_its_share(share: float, drawn: int) -> None:
+    assert measuring.bar(share).count("#") == drawn and len(measuring.bar(share)) == 24
 
 
 def test_doctor_reports_what_is_to_do(held: helios_shm.Engine, monkeypatch: pytest.MonkeyPatch) -> None:

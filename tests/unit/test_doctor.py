@@ -105,7 +105,7 @@ def test_store_that_was_left_by_force_is_put_in_order_and_loses_nothing(
 ) -> None:
     segment = leave_by_force(store_path, persisted=persisted)
     found = subjects(found_at(store_path))
-    assert ("warning", "participants") in found and ("note", "leases") in found
+    assert ("warning", "participants") in found
     assert ("warning", "segment" if persisted else "coordinator") in found
     assert segment.exists(), "looking changes nothing"
     assert all(each.mended for each in found_at(store_path, fix=True))
@@ -113,6 +113,30 @@ def test_store_that_was_left_by_force_is_put_in_order_and_loses_nothing(
     assert found_at(store_path) == [] and not segment.exists()
     with helios_shm.open(store_path) as engine:
         assert engine.branch("main").head["a"] == b"second"
+
+
+def test_leases_of_the_dead_are_told_from_those_of_the_living(engine: helios_shm.Engine) -> None:
+    engine.sync()
+    leases = StorePaths.of(engine.path).leases
+    program = start_program(
+        """
+import sys
+from helios_shm._capi import ffi, lib
+held = ffi.new("hs_leases **")
+assert lib.hs_leases_open(sys.argv[1].encode(), held) == 0 and lib.hs_leases_publish(held[0]) == 0
+print("held", flush=True)
+sys.stdin.read()
+""",
+        leases,
+    )
+    assert line_of(program) == "held"
+    tables = set(os.listdir(leases))
+    assert tables and found_at(engine.path) == []
+    program.kill()
+    program.communicate()
+    assert subjects(found_at(engine.path)) == [("note", "leases")]
+    assert [each.mended for each in found_at(engine.path, fix=True)] == [True]
+    assert len(tables - set(os.listdir(leases))) == 1 and found_at(engine.path) == []
 
 
 def test_segment_of_a_store_that_is_gone_is_removed(store_path: Path) -> None:
