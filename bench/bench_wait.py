@@ -1,5 +1,7 @@
-"""How soon a process that is blocked in `branch.wait` sees a commit, beside the same bytes over a Pipe."""
+"""How soon a process that is blocked in `branch.wait`, or awaits `branch.watch`, sees a commit, beside the same bytes
+over a Pipe."""
 
+import asyncio
 import multiprocessing
 import time
 from collections.abc import Iterator
@@ -15,11 +17,15 @@ from .workers import Job, Worker, until_asleep
 
 
 def waiter(branch: helios_shm.Branch, key: str, pipe: "Connection[Any, Any]") -> Job:
-    """The child: blocks in `wait` (an integer: the sequence to wait behind) or in the pipe (None)."""
+    """The child: blocks in `wait` (an integer: the sequence to wait behind), in an event loop, or in the pipe."""
+    loop = asyncio.new_event_loop()
 
     def job(after: int | str) -> tuple[int, int]:
         if isinstance(after, str):
-            pipe.recv_bytes()
+            if after == "watch":
+                loop.run_until_complete(branch.watch().__anext__())
+            else:
+                pipe.recv_bytes()
             seen = time.perf_counter_ns()
             return seen, seen
         commit = branch.wait(after, timeout=30)
@@ -34,6 +40,7 @@ def waiter(branch: helios_shm.Branch, key: str, pipe: "Connection[Any, Any]") ->
 def wait(setting: Setting) -> Iterator[Row]:
     """From the call of `commit` (of `send_bytes`) to the return of `wait` (of `recv_bytes`)."""
     seen: list[int] = []
+    watched: list[int] = []
     read: list[int] = []
     handed: list[int] = []
     sender, receiver = multiprocessing.get_context("spawn").Pipe()
@@ -54,6 +61,14 @@ def wait(setting: Setting) -> Iterator[Row]:
                 read.append(at_value - start)
                 engine.sync()  # the coordinator is idle again, whoever is measured next
 
+                child.ask("watch")
+                until_asleep(child.process.pid or 0)
+                workspace[key] = value + b"and again"
+                start = time.perf_counter_ns()
+                workspace.commit()
+                watched.append(child.answer()[0] - start)
+                engine.sync()
+
                 child.ask("pipe")
                 until_asleep(child.process.pid or 0)
                 start = time.perf_counter_ns()
@@ -67,5 +82,11 @@ def wait(setting: Setting) -> Iterator[Row]:
         [pipe],
         Target("<=", 1.2, pipe.name),
         note=note,
+    )
+    yield compare(
+        "commit seen in `async for` over branch.watch",
+        samples_of("watch", watched),
+        [samples_of("wait", seen), pipe],
+        note="from the call of commit to the task that awaited it",
     )
     yield compare("the same, and the changed value read", samples_of("read", read), [pipe])

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
 from . import config, lifecycle
+from ._capi import lib
 from .attachment import Attachment, Deadline
 from .blobs import replace_file
 from .errors import BusyError, CorruptError, ReadOnlyError, StoreError
@@ -40,9 +41,12 @@ def collect(
         raise ReadOnlyError(f"{attachment.paths.root} is open read-only; a collection changes it")
     attachment.pool.append(attachment.call())  # raises ClosedError; attaches, after a fork
     with lifecycle.turn(attachment.paths):
+        began = time.monotonic_ns()
         attachment.wait_to_the_end("gc")  # what was committed before is judged like what is on disk
         request = Request(secrets.token_hex(16), rules, grace_ns, dry_run, time.time_ns())
         answer = _ask(attachment, request)
+        if not dry_run:
+            attachment.measure(lib.HS_MEASURE_COLLECTION, time.monotonic_ns() - began)
     if answer.tally is None:
         kinds = {"BusyError": BusyError, "CorruptError": CorruptError}
         raise kinds.get(answer.kind, StoreError)(f"gc: {answer.error}")
