@@ -19,7 +19,7 @@
 #include "hs_futex.h"
 #include "hs_node.h"
 
-#define BLOCK      32u /* jobs that a thread takes at a time */
+#define BLOCK      32u /* jobs that change nothing: so many are taken at a time */
 #define PIECE      (1u << 20)
 #define LIST_BYTES (32u << 10)
 #define LOOKS_MAX  8 /* at a file that others write to meanwhile */
@@ -413,18 +413,44 @@ static void *work(void *context) {
     hs_files_run *run = context;
     worker me = {.root = run->root, .dir = -1, .stop = &run->stop};
     for (;;) {
-        uint64_t from = hs_add_relaxed(&run->next, BLOCK);
-        if (from >= run->count) return NULL;
-        uint64_t count = run->count - from < BLOCK ? run->count - from : BLOCK;
+        uint64_t block = hs_add_relaxed(&run->next, 1);
+        if (block >= run->block_count) return NULL;
+        uint64_t from = run->blocks[block], count = run->blocks[block + 1] - from;
         jobs_do(&me, run->jobs + from, count);
         if (hs_add_seq_cst(&run->done, count) + count == run->count)
             hs_futex_wake_all(hs_futex_half(&run->done));
     }
 }
 
+static bool changes(const hs_files_job *job) {
+    uint32_t what = job->what & 15;
+    return what >= HS_FILES_WRITE && what != HS_FILES_LOOK;
+}
+
+static bool same_directory(const hs_files_job *a, const hs_files_job *b) {
+    size_t size = (size_t)(name_of(a->path) - a->path);
+    return size == (size_t)(name_of(b->path) - b->path) && memcmp(a->path, b->path, size) == 0;
+}
+
+/* Divide the jobs into blocks. */
+static bool blocks_make(hs_files_run *run) {
+    run->blocks = malloc((run->count + 1) * sizeof *run->blocks);
+    if (!run->blocks) return false;
+    for (uint64_t i = 0, begin = 0; i < run->count; i++) {
+        const hs_files_job *job = &run->jobs[i];
+        bool on = i > 0 && (changes(job) ? same_directory(job - 1, job) : i - begin < BLOCK);
+        if (on) continue;
+        run->blocks[run->block_count++] = (uint32_t)i;
+        begin = i;
+    }
+    run->blocks[run->block_count] = (uint32_t)run->count;
+    return true;
+}
+
 /* Threads that are to see no signal: those are for who waits. */
 int hs_files_begin(hs_files_run *run, int root, hs_files_job *jobs, size_t count, unsigned workers) {
     *run = (hs_files_run){.root = root, .jobs = jobs, .count = count};
+    if (!blocks_make(run)) return ENOMEM;
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -447,6 +473,8 @@ void hs_files_stop(hs_files_run *run) { hs_store32_relaxed(&run->stop, 1); }
 void hs_files_end(hs_files_run *run) {
     for (unsigned i = 0; i < run->workers; i++) pthread_join(run->threads[i], NULL);
     run->workers = 0;
+    free(run->blocks);
+    run->blocks = NULL;
 }
 
 void hs_files_free(hs_files_job *jobs, size_t count) {

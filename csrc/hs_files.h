@@ -1,6 +1,6 @@
 /* hs_files: work on many files below one directory, several at a time: list, read and hash, write, link, remove.
  *
- *   jobs   [ 0 .. 31 | 32 .. 63 | ... ]      a thread takes the next block of jobs, and keeps open the directory of the last one
+ *   jobs   [ a/1 a/2 | b/1 b/2 b/3 | ... ]   a thread takes the next block of jobs, and keeps open the directory of the last one
  *   root --openat2(RESOLVE_BENEATH, no link followed)--> directory of the job --openat2, one name--> the file
  *
  * Invariants
@@ -8,6 +8,7 @@
  *     resolved beneath it by the kernel, without following a symbolic link, and the last step is one name in an open directory.
  *   - A file that replaces another is written under a name of its own, HS_FILES_TEMPORARY and 16 digits, and renamed. One that is
  *     new is made under its name, and removed if it could not be written to its end.
+ *   - Jobs that change one directory, and stand together, are one thread's: two would only wait for each other.
  *   - Jobs of one run do not depend on each other: they are done in any order.
  *
  * Linux 5.6 or later; before, every job ends in ENOSYS. Who may call it: csrc/python, without the GIL. A run belongs to one thread. */
@@ -71,7 +72,9 @@ typedef struct hs_files_run {
     int root;
     hs_files_job *jobs;
     uint64_t count;
-    hs_word next;   /* the first job that nobody has taken */
+    uint32_t *blocks; /* where each begins; one more, the end */
+    uint64_t block_count;
+    hs_word next;   /* the first block that nobody has taken */
     hs_word done;   /* jobs that have ended */
     hs_word32 stop; /* 1: end soon; jobs that were not done have ECANCELED */
     unsigned workers;

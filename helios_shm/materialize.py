@@ -18,7 +18,7 @@ from __future__ import annotations
 import errno
 import os
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from . import blobs
@@ -73,6 +73,8 @@ from .worktree import (
 _NAME_BYTES_MAX = 255
 _PATH_BYTES_MAX = 4095
 _NESTED_MAX = 32
+Scan = Callable[[], Iterator[tuple[str, bytes]]]
+
 _LINKS = {"copy": 0, "hard": HARD, "reflink": CLONE}
 _NO_ID = bytes(32)
 
@@ -185,6 +187,23 @@ class _Plan:
     written: int = 0  # directories
 
 
+class _Walk:
+    """Values of paths that are asked for in order, from a walk; of all others by their ids."""
+
+    __slots__ = ("_ahead", "_attachment", "_items")
+
+    def __init__(self, attachment: Attachment, scan: Scan) -> None:
+        self._attachment, self._items = attachment, scan()
+        self._ahead = next(self._items, None)
+
+    def value(self, path: str, entry: Entry) -> bytes:
+        while self._ahead is not None and self._ahead[0] < path:
+            self._ahead = next(self._items, None)
+        if self._ahead is not None and self._ahead[0] == path and len(self._ahead[1]) == entry.size:
+            return self._ahead[1]
+        return value_of(self._attachment, entry)
+
+
 @dataclass(slots=True)
 class _Work:
     """One materialize."""
@@ -199,6 +218,7 @@ class _Work:
     progress: Progress | None
     began_ns: int
     key: bytes
+    scan: Scan
     directories: dict[str, None] = field(default_factory=dict)  # that are needed
     found: dict[str, Found] = field(default_factory=dict)
     plan: _Plan = field(default_factory=_Plan)
@@ -449,7 +469,15 @@ class _Work:
         for path, stat in stats.items():
             plan.rows[path] = Row(self._kept(stat, now), self.wanted[path].id, WROTE | CHECKED)
 
+    def _value_of(self) -> Callable[[str, Entry], bytes]:
+        """How values are had: where most are wanted and none is large, by a walk over the state beside this one."""
+        sizes = [self.wanted[path].size for path in self.plan.write]
+        if 4 * len(sizes) > len(self.wanted) and max(sizes, default=0) < LARGE:
+            return _Walk(self.attachment, self.scan).value
+        return lambda path, entry: value_of(self.attachment, entry)
+
     def _jobs(self) -> Iterator[tuple[int, str, bytes, bytes | None, int]]:
+        value_at = self._value_of()
         for path in self.plan.write:
             entry = self.wanted[path]
             replace = REPLACE if path in self.plan.replace else 0
@@ -467,7 +495,7 @@ class _Work:
                     entry.size,
                 )
             else:
-                yield what, path, value_of(self.attachment, entry), None, entry.size
+                yield what, path, value_at(path, entry), None, entry.size
 
     def _source(self, entry: Entry) -> bytes | None:
         """The file of a large value, its bytes checked."""
@@ -531,6 +559,7 @@ def _known(
 def materialize(
     attachment: Attachment,
     root: bytes,
+    scan: Scan,
     directory: str | os.PathLike[str],
     *,
     prefix: str,
@@ -542,7 +571,7 @@ def materialize(
     progress: Progress | None,
     allow_case_clashes: bool,
 ) -> MaterializeMetrics:
-    """See ``Snapshot.materialize``."""
+    """See ``Snapshot.materialize``. ``scan``: begins a walk over what is below the prefix, by paths without it."""
     if links not in _LINKS:
         raise ValueError(f"links is one of {', '.join(_LINKS)}; not {links!r}")
     globs = Globs(include, exclude)
@@ -561,7 +590,9 @@ def materialize(
         with locked(fd, place, shared=False):
             began = now_ns()
             tree = Worktree(attachment.paths, place, os.fstat(fd), writable=not attachment.readonly)
-            work = _Work(attachment, files, tree, globs, wanted, clean, _LINKS[links], progress, began, key)
+            work = _Work(
+                attachment, files, tree, globs, wanted, clean, _LINKS[links], progress, began, key, scan
+            )
             return work.run()
     finally:
         os.close(fd)

@@ -404,6 +404,11 @@ class Snapshot(hot.SnapshotBase, Mapping[str, bytes]):
 
     # --- directories ---
 
+    def _items_below(self, prefix: str) -> Iterator[tuple[str, bytes]]:
+        skip = len(prefix)
+        items = self._scan_items(bounds_of(prefix, None, None), False)
+        return ((path[skip:], value) for path, value in items) if skip else items
+
     def materialize(
         self,
         directory: str | os.PathLike[str],
@@ -443,6 +448,7 @@ class Snapshot(hot.SnapshotBase, Mapping[str, bytes]):
         return materialize(
             self._attachment,
             self._root,
+            lambda: self._items_below(prefix),
             directory,
             prefix=prefix,
             include=include,

@@ -16,6 +16,7 @@ import os
 import secrets
 import struct
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +35,7 @@ _ROW = struct.Struct("<48s32sQ")
 _TIMES = struct.Struct("<qq")
 _TIMES_AT, _KIND_AT = 8, 40
 _HASH_SIZE = 32
+_FLAGS = [flags.to_bytes(8, "little") for flags in range(8)]
 _SECOND = 1_000_000_000
 # Indexes of directories that are gone are looked for when there are more than so many.
 _FILES_MANY = 256
@@ -145,11 +147,10 @@ class Worktree:
         names = "\0".join([*rows, ""]).encode("utf-8", "surrogateescape")
         place, status = os.fsencode(self.directory), self._status
         device, inode = status.st_dev, status.st_ino
-        pack = _ROW.pack
         body = b"".join(
             [
                 _HEADER.pack(_MAGIC, _VERSION, len(place), device, inode, len(rows), len(names), *key),
-                *[pack(stat, id, flags) for stat, id, flags in rows.values()],
+                *chain.from_iterable((stat, id, _FLAGS[flags]) for stat, id, flags in rows.values()),
                 names,
                 place,
             ]
