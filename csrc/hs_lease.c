@@ -214,7 +214,7 @@ static void count_less(hs_leases *leases, uint64_t tag, uint32_t times) {
 }
 
 enum hs_lease_result hs_lease_add(hs_leases *leases, const uint8_t root[32], uint32_t times) {
-    if (!leases) return HS_LEASE_HELD;
+    if (!leases) return HS_LEASE_TRUSTED;
     lock(leases);
     enum hs_lease_result result = HS_LEASE_NONE;
     if (count_more(leases, hs_lease_tag(root), times)) {
@@ -337,6 +337,7 @@ int hs_leases_open(const char *directory, hs_leases **out) {
 int hs_leases_publish(hs_leases *leases) {
     lock(leases);
     int status = leases->image || !leases->directory ? HS_OK : show(leases, false);
+    hs_fence_seq_cst(); /* E27: it is seen, before I look at the collection word */
     unlock(leases);
     return status;
 }

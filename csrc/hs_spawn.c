@@ -26,6 +26,15 @@ typedef struct spawn_request {
     int keep_fd, pipe_fd;
 } spawn_request;
 
+/* Without the handlers of a fork, which are for children that go on in this program, and would have tables of leases made for them. */
+static pid_t fork_bare(void) {
+#if defined __GLIBC__ && __GLIBC_PREREQ(2, 34)
+    return _Fork();
+#else
+    return fork();
+#endif
+}
+
 static _Noreturn void report_and_exit(int pipe_fd) {
     int error = errno;
     ssize_t ignored = write(pipe_fd, &error, sizeof error);
@@ -86,7 +95,7 @@ static _Noreturn void grandchild_run(const spawn_request *request) {
 
 static _Noreturn void child_run(const spawn_request *request) {
     if (setsid() < 0) report_and_exit(request->pipe_fd);
-    pid_t pid = fork();
+    pid_t pid = fork_bare();
     if (pid < 0) report_and_exit(request->pipe_fd);
     if (pid == 0) grandchild_run(request);
     _exit(0);
@@ -110,7 +119,7 @@ int hs_spawn_detached(const char *const *argv, const char *const *envp, const ch
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    pid_t pid = fork();
+    pid_t pid = fork_bare();
     if (pid == 0) child_run(&request);
     int error = errno;
     pthread_sigmask(SIG_SETMASK, &before, NULL);

@@ -15,6 +15,9 @@ from .workspace import Edit, Workspace
 class AttachmentBase:
     pool: list[Call]
     readonly: bool
+    _leases: int
+
+    def _collection(self) -> int: ...
 
 class CallBase:
     _address: int
@@ -23,9 +26,12 @@ class BranchBase:
     _address: int
 
 class SnapshotBase:
-    _attachment: Attachment
-    _root: bytes
+    @property
+    def _attachment(self) -> Attachment: ...
+    @property
+    def _root(self) -> bytes: ...
     _read: dict[str, bytes]
+    _trusted: bool
 
     def __getitem__(self, path: str, /) -> bytes: ...
     def __contains__(self, path: object, /) -> bool: ...
@@ -48,14 +54,18 @@ class CommitBase:
     def _attachment(self) -> Attachment: ...
     @property
     def _record(self) -> bytes: ...
+    @property
+    def _trusted(self) -> bool: ...
 
 class WorkspaceBase:
     _attachment: Attachment
     _branch: Branch | None
     _base: bytes
     _base_snapshot: Snapshot | None
+    _trusted: bool
     _edits: dict[str, Any]
 
+    def _trust_under(self, word: int, /) -> None: ...
     def __setitem__(self, path: str, value: Buffer, /) -> None: ...
     def __delitem__(self, path: str, /) -> None: ...
     def __getitem__(self, path: str, /) -> bytes: ...
@@ -83,9 +93,17 @@ class Edits:
     def address(self) -> int: ...
 
 def bind(
-    *, commit: type[Commit], workspace: type[Workspace], large: int, read_size_max: int, read_count_max: int
+    *,
+    commit: type[Commit],
+    snapshot: type[Snapshot],
+    workspace: type[Workspace],
+    large: int,
+    read_size_max: int,
+    read_count_max: int,
 ) -> None: ...
-def make_commit(record: bytes, attachment: Attachment, /) -> Commit: ...
+def make_commit(record: bytes, attachment: Attachment, under: int = 1, /) -> Commit: ...
+def commit_of_call(record: bytes, attachment: Attachment, call: Call, /) -> Commit: ...
+def make_snapshot(attachment: Attachment, root: bytes, under: int = 1, /) -> Snapshot: ...
 
 # hot_files.c: a result is an errno, or what was found. What a file is known by (hs_files_stat) is 48 bytes.
 def files_list(root: int, paths: list[bytes], workers: int, /) -> list[int | list[tuple[str, int, bytes]]]: ...

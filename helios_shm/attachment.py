@@ -123,6 +123,7 @@ class Attachment(hot.AttachmentBase):
         self._pid = os.getpid()
         self._closed = False
         self._engine: Any = None
+        self._table: Any = None  # hs_leases, which csrc/python frees with this object
         self.segment = 0  # how many segments it has been attached to: words of one mean nothing in another
         # A store on a file system that cannot be written has no coordinator and no other processes' commits. Who may
         # commit never gets private memory, which would acknowledge and forget.
@@ -143,9 +144,11 @@ class Attachment(hot.AttachmentBase):
 
     def _attach(self) -> None:
         """Take part in the store's segment, making it if there is none; see that a coordinator runs."""
+        self._show_leases()
         mode = lib.HS_OPEN_PRIVATE if self.private else lib.HS_OPEN_PARTICIPANT
         ring_size = config.L1_BYTES_MIN if self.private else lifecycle.ring_bytes(self._l1_bytes)
         args, _keep = lifecycle.open_args(self.paths, self.identity, mode, ring_size)
+        args.leases = self._table
         out = ffi.new("hs_engine **")
         try:
             self._open_engine(args, out)
@@ -158,6 +161,17 @@ class Attachment(hot.AttachmentBase):
         self._pid = os.getpid()
         if not self.private:
             lifecycle.ensure_coordinator(self.paths)
+
+    def _show_leases(self) -> None:
+        """Have a table of leases where the coordinator sees it."""
+        what = f"cannot say in {self.paths.leases} which states this process holds"
+        if self._table is None:
+            directory = ffi.NULL if self.private else ffi.new("char[]", os.fsencode(self.paths.leases))
+            out = ffi.new("hs_leases **")
+            check(lib.hs_leases_open(directory, out), what)
+            self._table = out[0]
+            self._leases = int(ffi.cast("uintptr_t", out[0]))
+        check(lib.hs_leases_publish(self._table), what)
 
     def _open_engine(self, args: Any, out: Any) -> None:
         what = f"cannot attach to the shared memory of {self.paths.root}"
@@ -197,6 +211,8 @@ class Attachment(hot.AttachmentBase):
 
     def after_fork_in_child(self) -> None:
         """Nothing of the parent's may be used; what is needed is made on first use."""
+        for call in self._calls:
+            lib.hs_call_let_go(call.c)
         self.pool = []
         self._batches = []
         self._calls = weakref.WeakSet()
@@ -274,6 +290,7 @@ class Attachment(hot.AttachmentBase):
         _attachments.discard(self)
         if self._pid != os.getpid():
             self.reader.abandon()
+            lib.hs_leases_withdraw(self._table)
             return
         before, self.pool = self.pool, _ClosedPool()
         # Calls inside other threads end within a slice of a wait.
@@ -285,6 +302,7 @@ class Attachment(hot.AttachmentBase):
         # In this order: after a Ctrl-C in between, it is not closed a second time.
         engine, self._engine = self._engine, None
         lib.hs_engine_close(engine)
+        lib.hs_leases_withdraw(self._table)
         self.reader.close()
         for reference in self._rememberers:
             if (rememberer := reference()) is not None:
@@ -301,6 +319,37 @@ class Attachment(hot.AttachmentBase):
         if len(self._rememberers) > self._rememberers_max:
             self._rememberers = [reference for reference in self._rememberers if reference() is not None]
             self._rememberers_max = 2 * len(self._rememberers) + _REMEMBERERS_MIN
+
+    # --- what was collected, and what is there ---
+
+    def validate(self, root: bytes) -> None:
+        """See that a state is there, whose lease is held: then it stays. NotFoundError if it was collected.
+
+        Cost: a look at a word while nothing was ever deleted; else a look-up."""
+        call = self.call()  # of this process: the lease is seen
+        try:
+            self._show_leases()
+            deadline = Deadline(config.COMMIT_DEADLINE)
+            while (word := int(lib.hs_engine_collection(self._engine))) & 1:
+                self.wait_for_collection(word, deadline, f"state {root.hex()}")
+            # In the ring first: what is not there any more is in L2.
+            if word == 0 or root == empty_root() or lib.hs_root_stands(self._engine, root):
+                return
+        finally:
+            self.pool.append(call)
+        entry = self.reader.get(root)
+        if entry is None or entry.kind != lib.HS_ENTRY_NODE:
+            raise NotFoundError(
+                f"state {root.hex()} is not in {self.paths.root}: it was collected, or never was there"
+            )
+
+    def wait_for_collection(self, word: int, deadline: Deadline, what: str) -> None:
+        """After HS_STOPPED: a slice of waiting until the collection that deletes just now has done so. Raises
+        BusyError at the deadline."""
+        if deadline.passed():
+            raise BusyError(f"{what}: a collection has not ended in time; {self._who_holds_what()}")
+        if lib.hs_collection_wait(self._engine, word, deadline.slice_ms()) != lib.HS_OK:
+            lifecycle.ensure_coordinator(self.paths)  # it may have died, and another one ends it
 
     # --- doing what a status asks for ---
 
@@ -592,6 +641,8 @@ def suspended(
         attachment.provide_head(call, ref)
     elif status == lib.HS_WAIT:
         attachment.wait_for_room(deadline, what)
+    elif status == lib.HS_STOPPED:
+        attachment.wait_for_collection(int(call.c.collection), deadline, what)
     elif status == lib.HS_CONTENDED or status == lib.HS_YIELD:
         if deadline.passed():
             raise BusyError(f"{what}: the branch's head moved faster than this commit could follow")

@@ -185,13 +185,16 @@ class Branch(hot.BranchBase):
     @property
     def head(self) -> Snapshot:
         """The newest committed state; the empty state before the first commit. Cost: one C call."""
+        under = self._attachment._collection()
         record = self._live_record()
-        return make_snapshot(self._attachment, empty_root() if record is None else record[RECORD_ROOT])
+        root = empty_root() if record is None else record[RECORD_ROOT]
+        return make_snapshot(self._attachment, root, under)
 
     @property
     def last_commit(self) -> Commit:
         """The newest commit. Raises NotFoundError before the first."""
-        return hot.make_commit(self._existing(), self._attachment)
+        under = self._attachment._collection()
+        return hot.make_commit(self._existing(), self._attachment, under)
 
     # --- changing ---
 
@@ -209,6 +212,7 @@ class Branch(hot.BranchBase):
         raise ValueError(f"isolation is 'snapshot' or 'serializable', not {isolation!r}")
 
     def _fork(self) -> Workspace:
+        under = self._attachment._collection()
         record = self._live_record()
         workspace: Workspace = Workspace.__new__(Workspace)
         workspace._attachment = self._attachment
@@ -218,6 +222,7 @@ class Branch(hot.BranchBase):
         else:
             workspace._base = record[16:56]
         workspace._base_snapshot = None
+        workspace._trust_under(under)
         workspace._edits = {}
         return workspace
 
@@ -415,6 +420,7 @@ class Branch(hot.BranchBase):
                 raise TypeError(f"a branch moves between snapshots, not {type(each).__name__}")
             if each._attachment.uuid != attachment.uuid:
                 raise NotFoundError(f"snapshot {each.id} is in another store, {each._attachment.paths.root}")
+        snapshot._validate()
         said = said or Said("", None)
         call = attachment.call()
         what = f"branch {self._name!r}"
@@ -424,7 +430,9 @@ class Branch(hot.BranchBase):
                 call.c, self._ref, move, snapshot._root, ffi.NULL if expected is None else expected._root
             )
             n = continued(attachment, call, self._ref, n, what)
-            record = bytes(call.data[: n & ~lib.HS_LOOK_AFTER]) if n > 0 else b""
+            if n > 0:
+                record = bytes(call.data[: n & ~lib.HS_LOOK_AFTER])
+                return hot.commit_of_call(record, attachment, call)
         finally:
             silence(call)
             attachment.pool.append(call)
@@ -434,9 +442,7 @@ class Branch(hot.BranchBase):
             raise NotFoundError(f"{what} does not exist in {attachment.paths.root}")
         if n == lib.HS_EXISTS:
             raise ExistsError(f"{what} exists already in {attachment.paths.root}")
-        if n < 0:
-            raise error(n, what)
-        return hot.make_commit(record, attachment)
+        raise error(n, what)
 
     # --- history ---
 

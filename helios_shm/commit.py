@@ -62,8 +62,11 @@ def _fill_commit(commit: Commit) -> None:
     metadata_at = message_at + message_size
     parents = (parent,) * bool(flags & HAS_PARENT) + (second,) * bool(flags & HAS_SECOND)
     metadata = record[metadata_at : metadata_at + metadata_size]
+    snapshot = make_snapshot(attachment, root)
+    if commit._trusted:
+        snapshot._trusted = True  # held all the time by the commit
     fields = {
-        "snapshot": make_snapshot(attachment, root),
+        "snapshot": snapshot,
         "parents": tuple(make_snapshot(attachment, root) for root in parents),
         "branch": record_text(record[RECORD.size : message_at], "branch name") if serial else None,
         "sequence": sequence if serial else None,

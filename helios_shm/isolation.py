@@ -76,6 +76,7 @@ class SerializableWorkspace(Workspace):
         made._attachment = workspace._attachment
         made._branch = workspace._branch
         made._stand_on(workspace._base, workspace._base_snapshot)
+        made._trusted = workspace._trusted
         made._edits = dict(workspace._edits)
         return made
 

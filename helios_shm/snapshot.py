@@ -15,7 +15,6 @@ from typing_extensions import Buffer
 
 from . import config
 from ._capi import check, ffi, hot, lib
-from .attachment import Attachment
 from .codecs import Codec
 from .errors import CorruptError, NotFoundError
 from .mapping import EVERYTHING, Bounds, Items, Keys, Values, bounds_of, successor
@@ -45,8 +44,6 @@ class Snapshot(hot.SnapshotBase, Mapping[str, bytes]):
 
     __slots__ = ("__weakref__",)
 
-    _attachment: Attachment
-    _root: bytes
     _read: dict[str, bytes]
 
     def __init__(self) -> None:
@@ -75,6 +72,7 @@ class Snapshot(hot.SnapshotBase, Mapping[str, bytes]):
         return self._totals()[0]
 
     def _totals(self) -> tuple[int, int]:
+        self._validate()
         attachment = self._attachment
         call = attachment.call()
         try:
@@ -100,6 +98,14 @@ class Snapshot(hot.SnapshotBase, Mapping[str, bytes]):
         attachment = self._attachment
         return restore_snapshot, (attachment.uuid, os.fspath(attachment.paths.root), self._root)
 
+    # --- whether it is whole ---
+
+    def _validate(self) -> None:
+        """See that the state is there, if nobody has; it is held, and stays. NotFoundError if it was collected."""
+        if not self._trusted:
+            self._attachment.validate(self._root)
+            self._trusted = True
+
     # --- single entries ---
 
     def _look_up(self, path: str) -> bytes:
@@ -111,6 +117,7 @@ class Snapshot(hot.SnapshotBase, Mapping[str, bytes]):
             key = path.encode()
         except (AttributeError, UnicodeEncodeError):
             return self._absent(path)
+        self._validate()
         attachment = self._attachment
         try:
             call = attachment.pool.pop()
@@ -169,6 +176,7 @@ class Snapshot(hot.SnapshotBase, Mapping[str, bytes]):
             key = path.encode()
         except UnicodeEncodeError:
             raise KeyError(path) from None
+        self._validate()
         attachment = self._attachment
         call = attachment.call()
         try:
@@ -261,6 +269,7 @@ class Snapshot(hot.SnapshotBase, Mapping[str, bytes]):
     def _count(self, bounds: Bounds) -> int:
         if bounds == EVERYTHING:
             return len(self)
+        self._validate()
         attachment = self._attachment
         start, stop = bounds
         call = attachment.call()
@@ -296,6 +305,7 @@ class Snapshot(hot.SnapshotBase, Mapping[str, bytes]):
         """The next batch of a range, wherever it is: paths, their values if these are wanted too (as memory, where
         ``items`` is _BUFFERS), and whether there may be more. After a node was brought from L2, perhaps an empty
         one."""
+        self._validate()
         flags = (lib.HS_SCAN_REVERSE if reverse else 0) | (0 if items else lib.HS_SCAN_KEYS)
         batch = self._attachment.take_batch()
         try:
@@ -337,10 +347,12 @@ class Snapshot(hot.SnapshotBase, Mapping[str, bytes]):
         attachment = self._attachment
         if attachment._closed:
             attachment.acquire()  # raises ClosedError
+        self._validate()
         workspace: Workspace = _workspace_type.__new__(_workspace_type)
         workspace._attachment = attachment
         workspace._branch = None
         workspace._base = self._root
+        workspace._trusted = True
         workspace._base_snapshot = self
         workspace._edits = {}
         return workspace
@@ -391,6 +403,8 @@ class Snapshot(hot.SnapshotBase, Mapping[str, bytes]):
     def _diff_batches(self, other: Snapshot, bounds: Bounds) -> Iterator[tuple[bytes, list[str]]]:
         """For each batch: what became of each path (0 added, 1 changed, 2 removed), and the paths."""
         start, stop = bounds
+        self._validate()
+        other._validate()
         batch = self._attachment.take_batch()
         try:
             more = True
@@ -517,10 +531,6 @@ def bind_workspace(workspace_type: type[Workspace]) -> None:
 _workspace_type: Any = None
 
 
-def make_snapshot(attachment: Attachment, root: bytes) -> Snapshot:
-    """The snapshot of a root id; not looked up."""
-    snapshot: Snapshot = Snapshot.__new__(Snapshot)
-    snapshot._attachment = attachment
-    snapshot._root = root
-    snapshot._read = {}
-    return snapshot
+# (attachment, root, under=1): the snapshot of a root id; not looked up. ``under``: the collection word from before
+# the state was seen to be there; an odd one says that nobody saw it.
+make_snapshot = hot.make_snapshot

@@ -6,7 +6,7 @@
     blobs/ab/cdef...  large values
     worktrees/<id>    what a directory was known to hold, for ingest and materialize; may always be deleted
     locks/            gate, coordinator, start, participants: empty files whose kernel locks mean something
-    leases/           one table for each process: the states that it holds
+    leases/           which states each process holds (csrc/hs_lease.h); made when somebody opens the store
     gc.request        a collection that was asked for, gc.result what came of it
     coordinator.log   what the coordinator has to say
     coordinator.error why it cannot write, while it cannot

@@ -57,6 +57,7 @@ class _Put(NamedTuple):
 
     kind: int
     value: bytes
+    held: Snapshot | None = None  # of kind snapshot: the state whose id the value is
 
 
 class _Stored(NamedTuple):
@@ -65,6 +66,7 @@ class _Stored(NamedTuple):
     kind: int
     id: bytes
     size: int
+    held: Snapshot  # that has it
 
 
 Edit = bytes | _Put | None
@@ -101,8 +103,17 @@ class Workspace(hot.WorkspaceBase, MutableMapping[str, bytes]):
         """The snapshot that the edits are made to."""
         snapshot = self._base_snapshot
         if snapshot is None:
-            snapshot = self._base_snapshot = make_snapshot(self._attachment, self._base[:32])
+            snapshot = make_snapshot(self._attachment, self._base[:32])
+            if self._trusted:
+                snapshot._trusted = True  # held all the time by the workspace
+            self._base_snapshot = snapshot
         return snapshot
+
+    def _validate(self) -> None:
+        """See that the base is there, if nobody has. NotFoundError if it was collected."""
+        if not self._trusted:
+            self.base._validate()
+            self._trusted = True
 
     @property
     def branch(self) -> Branch | None:
@@ -124,6 +135,7 @@ class Workspace(hot.WorkspaceBase, MutableMapping[str, bytes]):
         workspace._attachment = self._attachment
         workspace._branch = self._branch
         workspace._base = self._base
+        workspace._trusted = self._trusted
         workspace._base_snapshot = self._base_snapshot
         workspace._edits = dict(self._edits)
         return workspace
@@ -147,7 +159,7 @@ class Workspace(hot.WorkspaceBase, MutableMapping[str, bytes]):
                 raise NotFoundError(
                     f"snapshot {value.id} is in another store, {value._attachment.paths.root}"
                 )
-            self._edits[key] = _Put(KINDS.index("snapshot"), value._root)
+            self._edits[key] = _Put(KINDS.index("snapshot"), value._root, value)
             return
         data = _bytes_of(value)
         if kind == "snapshot" and len(data) != 32:
@@ -155,7 +167,8 @@ class Workspace(hot.WorkspaceBase, MutableMapping[str, bytes]):
         if kind is None or kind == "file":
             self._edits[key] = data
         else:
-            self._edits[key] = _Put(KINDS.index(kind), data)
+            held = make_snapshot(self._attachment, data) if kind == "snapshot" else None
+            self._edits[key] = _Put(KINDS.index(kind), data, held)
 
     def _remove(self, path: str) -> None:
         """``del workspace[path]``."""
@@ -323,7 +336,7 @@ class Workspace(hot.WorkspaceBase, MutableMapping[str, bytes]):
         if stat is None or stat.size <= lib.HS_VALUE_INLINE_MAX:
             self._set_entry(path, None if stat is None else Entry(stat.kind, snapshot[path]))
         else:
-            stored = _Stored(KINDS.index(stat.kind), bytes.fromhex(stat.id), stat.size)
+            stored = _Stored(KINDS.index(stat.kind), bytes.fromhex(stat.id), stat.size, snapshot)
             self._edits[path] = cast(Edit, stored)
 
     # --- committing ---
@@ -367,8 +380,8 @@ class Workspace(hot.WorkspaceBase, MutableMapping[str, bytes]):
                     raise BusyError(f"{what}: the branch's head moved faster than this commit could follow")
                 turn = turn or Turn(self._branch)
                 turn.passed(said)
-                head = make_snapshot(self._attachment, outcome.head)
-                attempt, refused = self._judge(head, rules)
+                assert outcome.head is not None
+                attempt, refused = self._judge(outcome.head, rules)
                 if refused:
                     raise conflict_error(f"{what}: the branch has meanwhile changed", refused)
             return outcome
@@ -407,15 +420,23 @@ class Workspace(hot.WorkspaceBase, MutableMapping[str, bytes]):
         return [path for path in edits if entry_of(base, path) != entry_of(head, path)]
 
     def _attempt(self, said: Said, rebase: bool, what: str) -> _Outcome:
-        """One call of the core, with all that it asks for on the way."""
+        """One commit of the core, with all that it asks for on the way."""
+        self._validate()
+        while True:
+            outcome = self._attempt_formed(said, rebase, what)
+            if outcome.n != lib.HS_COLLECTED:  # files of large values may have gone that were found there
+                return outcome
+
+    def _attempt_formed(self, said: Said, rebase: bool, what: str) -> _Outcome:
         attachment = self._attachment
+        under = attachment._collection()
         edits = hot.Edits(self._edits, partial(_form, attachment))
         branch = self._branch
         ref = _NULL if branch is None else branch._ref
         call = attachment.call()
         try:
             said.tell(call)
-            call.c.no_rebase = not rebase
+            call.c.no_rebase, call.c.formed_under = not rebase, under
             n = lib.hs_commit_many(call.c, ref, self._base, ffi.cast("hs_edits *", edits.address))
         except BaseException:  # Ctrl-C arrived meanwhile
             lib.hs_commit_cancel(call.c)
@@ -433,8 +454,12 @@ class Workspace(hot.WorkspaceBase, MutableMapping[str, bytes]):
         attachment, branch = self._attachment, self._branch
         try:
             n = continued(attachment, call, _NULL if branch is None else branch._ref, n, what)
-            record = call.data[: n & ~_LOOK_AFTER] if n > 0 else b""
-            return _Outcome(n, record, ffi.buffer(call.c.head_root)[:])
+            if n > 0:
+                return _Outcome(n, hot.commit_of_call(call.data[: n & ~_LOOK_AFTER], attachment, call), None)
+            if n != lib.HS_CONFLICT and n != lib.HS_MOVED:
+                return _Outcome(n, None, None)
+            head = ffi.buffer(call.c.head_root)[:]
+            return _Outcome(n, None, make_snapshot(attachment, head, int(call.c.collection)))
         finally:
             silence(call)
             attachment.pool.append(call)
@@ -447,24 +472,23 @@ class Workspace(hot.WorkspaceBase, MutableMapping[str, bytes]):
     def _settle(self, outcome: _Outcome, what: str, durable: bool) -> Commit:
         """Stand on what a commit has made, or say why it has made nothing."""
         attachment, branch = self._attachment, self._branch
-        n, record, head = outcome
+        n, commit, head = outcome
         if n == lib.HS_UNCHANGED and branch is not None:
             commit = branch.last_commit
             self._stand_on(commit._record[RECORD_BASE], commit.snapshot)
             return commit
-        if n == lib.HS_CONFLICT or n == lib.HS_MOVED:
-            raise self._conflict(make_snapshot(attachment, head), what)
+        if head is not None:
+            raise self._conflict(head, what)
         if n == lib.HS_DELETED:
             raise NotFoundError(f"{what}: the branch was deleted since this workspace was forked")
-        if n < 0:
+        if commit is None:
             raise error(n, what)
-        self._stand_on(
-            record[RECORD_ROOT] if branch is None else record[RECORD_BASE],
-            make_snapshot(attachment, record[RECORD_ROOT]),
-        )
+        record = commit._record
+        snapshot = make_snapshot(attachment, record[RECORD_ROOT])
+        snapshot._trusted = commit._trusted  # held all the time by the commit
+        self._stand_on(record[RECORD_ROOT] if branch is None else record[RECORD_BASE], snapshot)
         if n & _LOOK_AFTER:
             attachment.look_after()
-        commit = hot.make_commit(record, attachment)
         if durable:
             self._wait_durable(commit)
         return commit
@@ -472,6 +496,8 @@ class Workspace(hot.WorkspaceBase, MutableMapping[str, bytes]):
     def _stand_on(self, base: bytes, snapshot: Snapshot | None) -> None:
         """Begin anew on a state."""
         self._base = base
+        if snapshot is not None and snapshot._trusted:
+            self._trusted = True  # held all the time by the snapshot
         self._base_snapshot = snapshot
         self._edits = {}
 
@@ -495,11 +521,11 @@ class Workspace(hot.WorkspaceBase, MutableMapping[str, bytes]):
 
 
 class _Outcome(NamedTuple):
-    """What the core said in the end: its result, the commit record, and for lost races the head's root."""
+    """What the core said in the end: its result, the commit, and for lost races the head."""
 
     n: int
-    record: bytes
-    head: bytes
+    commit: Commit | None
+    head: Snapshot | None
 
 
 class Said:
@@ -649,7 +675,9 @@ def _form(attachment: Attachment, edit: Edit | _Stored) -> tuple[int, bytes]:
         return lib.HS_EDIT_REMOVE, b""
     if isinstance(edit, _Stored):
         return edit.kind | lib.HS_EDIT_KNOWN, edit.id + edit.size.to_bytes(8, "little")
-    kind, value = (edit.kind, edit.value) if isinstance(edit, _Put) else (0, edit)
+    kind, value, held = edit if isinstance(edit, _Put) else (0, edit, None)
+    if held is not None:
+        held._totals()  # what is named by a state is there
     size = len(value)
     if size >= config.BLOB_BYTES_MIN:
         id = hashing.blake3(value)
@@ -666,6 +694,7 @@ def _form(attachment: Attachment, edit: Edit | _Stored) -> tuple[int, bytes]:
 bind_workspace(Workspace)
 hot.bind(
     commit=Commit,
+    snapshot=Snapshot,
     workspace=Workspace,
     large=_LARGE,
     read_size_max=config.READ_VALUE_BYTES_MAX,

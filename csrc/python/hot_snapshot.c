@@ -26,6 +26,9 @@ static int traverse(hot_snapshot *self, visitproc visit, void *arg) {
 }
 
 static int clear(hot_snapshot *self) {
+    if (self->leased)
+        hot_let_go(self->attachment, (const uint8_t *)PyBytes_AS_STRING(self->root), &self->leased);
+    self->trusted = 0;
     Py_CLEAR(self->attachment);
     Py_CLEAR(self->root);
     Py_CLEAR(self->read);
@@ -152,6 +155,7 @@ static PyObject *fork_make(hot_snapshot *self) {
     workspace->branch = Py_NewRef(Py_None);
     workspace->base_snapshot = Py_NewRef((PyObject *)self);
     workspace->base_size = 32;
+    workspace->trusted = 1; /* and held by the snapshot */
     memcpy(workspace->base, PyBytes_AS_STRING(self->root), 32);
     workspace->edits = PyDict_New();
     if (workspace->edits == NULL) Py_CLEAR(workspace);
@@ -167,12 +171,48 @@ static PyObject *fork_(hot_snapshot *self, PyObject *Py_UNUSED(none)) {
 
 /* --- the type --- */
 
+PyObject *hot_snapshot_make(PyObject *attachment, PyObject *root, unsigned long long under) {
+    PyTypeObject *type = hot_bound_types.snapshot;
+    hot_snapshot *snapshot = (hot_snapshot *)type->tp_alloc(type, 0);
+    if (snapshot == NULL) return NULL;
+    snapshot->attachment = Py_NewRef(attachment);
+    snapshot->root = Py_NewRef(root);
+    snapshot->read = PyDict_New();
+    if (snapshot->read == NULL || hot_hold(attachment, (const uint8_t *)PyBytes_AS_STRING(root), under,
+                                           &snapshot->leased, &snapshot->trusted) < 0)
+        Py_CLEAR(snapshot);
+    return (PyObject *)snapshot;
+}
+
+/* Python has found the state, or somebody who holds it. */
+static int trusted_set(hot_snapshot *self, PyObject *value, void *Py_UNUSED(closure)) {
+    int trusted = value == NULL ? -1 : PyObject_IsTrue(value);
+    if (trusted > 0 && !self->leased) {
+        PyErr_SetString(PyExc_ValueError, "a snapshot that holds no state cannot be trusted");
+        return -1;
+    }
+    if (trusted >= 0) self->trusted = (char)trusted;
+    return trusted < 0 ? -1 : 0;
+}
+
+static PyObject *trusted_get(hot_snapshot *self, void *Py_UNUSED(closure)) {
+    return PyBool_FromLong(self->trusted);
+}
+
+/* A snapshot is made whole, and holds its state to its end. */
+static int attachment_set(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(value), void *Py_UNUSED(field)) {
+    PyErr_SetString(PyExc_TypeError, "a snapshot keeps its attachment");
+    return -1;
+}
+
 static const hot_field attachment_field = {offsetof(hot_snapshot, attachment), &hot_attachment_type, false};
 
 static PyGetSetDef properties[] = {
-    {"_attachment", hot_field_get, hot_field_set, NULL, (void *)&attachment_field}, {0}};
+    {"_attachment", hot_field_get, attachment_set, NULL, (void *)&attachment_field},
+    {"_trusted", (getter)trusted_get, (setter)trusted_set, NULL, NULL},
+    {0}};
 
-static PyMemberDef members[] = {{"_root", T_OBJECT_EX, offsetof(hot_snapshot, root), 0, NULL},
+static PyMemberDef members[] = {{"_root", T_OBJECT_EX, offsetof(hot_snapshot, root), READONLY, NULL},
                                 {"_read", T_OBJECT_EX, offsetof(hot_snapshot, read), 0, NULL},
                                 {0}};
 

@@ -6,6 +6,7 @@
  */
 #include "hot.h"
 #include "../hs_engine.h"
+#include "../hs_blake3.h"
 #include "../hs_record.h"
 
 #define PATH_SIZE_MAX  1024
@@ -24,6 +25,8 @@ static int traverse(hot_workspace *self, visitproc visit, void *arg) {
 }
 
 static int clear(hot_workspace *self) {
+    hot_let_go(self->attachment, self->base, &self->leased);
+    self->trusted = 0;
     Py_CLEAR(self->attachment);
     Py_CLEAR(self->branch);
     Py_CLEAR(self->base_snapshot);
@@ -46,9 +49,42 @@ static int base_set(hot_workspace *self, PyObject *value, void *Py_UNUSED(closur
         PyErr_SetString(PyExc_TypeError, "a base is 32 bytes, or 40");
         return -1;
     }
+    char leased = 0, trusted = 0;
+    const uint8_t *base = (const uint8_t *)PyBytes_AS_STRING(value);
+    if (PyBytes_GET_SIZE(value) >= HS_HASH_SIZE) {
+        if (self->attachment == NULL) {
+            PyErr_SetString(PyExc_TypeError, "a base is of an attachment, which comes first");
+            return -1;
+        }
+        if (hot_hold(self->attachment, base, HOT_UNSEEN, &leased, &trusted) < 0) return -1;
+    }
+    hot_let_go(self->attachment, self->base, &self->leased);
+    self->leased = leased;
+    self->trusted = trusted;
     self->base_size = (uint8_t)PyBytes_GET_SIZE(value);
-    memcpy(self->base, PyBytes_AS_STRING(value), self->base_size);
+    memcpy(self->base, base, self->base_size);
     return 0;
+}
+
+static PyObject *base_snapshot_get(hot_workspace *self, void *Py_UNUSED(closure)) {
+    if (self->base_snapshot == NULL) PyErr_SetString(PyExc_AttributeError, "a field that was never set");
+    return Py_XNewRef(self->base_snapshot);
+}
+
+/* The snapshot that goes may be all that holds the base. */
+static int base_snapshot_set(hot_workspace *self, PyObject *value, void *Py_UNUSED(closure)) {
+    char trusted = 0;
+    if (self->base_size >= HS_HASH_SIZE && !self->leased && self->attachment != NULL &&
+        hot_hold(self->attachment, self->base, HOT_UNSEEN, &self->leased, &trusted) < 0)
+        return -1;
+    Py_XSETREF(self->base_snapshot, Py_XNewRef(value));
+    return 0;
+}
+
+static int attachment_set(hot_workspace *self, PyObject *value, void *field) {
+    if (!self->leased) return hot_field_set((PyObject *)self, value, field);
+    PyErr_SetString(PyExc_TypeError, "a workspace that stands on a state keeps its attachment");
+    return -1;
 }
 
 /* --- one value --- */
@@ -97,13 +133,19 @@ static hs_branch_ref *branch_ref(hot_workspace *self) {
 
 /* The commit has happened, and the workspace stands on it now. The call is not looked at after the first thing that may run
  * Python code (a weak reference's callback, the collector), which might close the engine. */
-static PyObject *committed(hot_workspace *self, const hs_call *call, Py_ssize_t size) {
+static PyObject *committed(hot_workspace *self, hs_call *call, Py_ssize_t size) {
     PyObject *record = PyBytes_FromStringAndSize((const char *)call->data, size);
+    bool held = call->held == 2; /* one lease for the workspace, one for the commit */
+    call->held = held ? (record == NULL) : call->held;
+    hot_let_go(self->attachment, self->base, &self->leased);
     memcpy(self->base, call->data + HS_RECORD_BASE_OFFSET, self->base_size);
+    self->leased = self->trusted = held;
+    if (record == NULL) hs_call_let_go(call);
     PyDict_Clear(self->edits);
     Py_XSETREF(self->base_snapshot, Py_NewRef(Py_None));
     if (record == NULL) return NULL;
-    PyObject *commit = hot_commit_make(record, self->attachment);
+    PyObject *commit = held ? hot_commit_give(record, self->attachment)
+                            : hot_commit_make(record, self->attachment, HOT_UNSEEN);
     Py_DECREF(record);
     return commit;
 }
@@ -132,7 +174,7 @@ static PyObject *finish(hot_workspace *self, int64_t result, PyObject *path, PyO
 static PyObject *commit(hot_workspace *self, PyObject *const *args, Py_ssize_t count, PyObject *names) {
     PyObject *path, *value;
     hs_call *call;
-    if (count == 0 && names == NULL && only_edit(self, &path, &value) &&
+    if (count == 0 && names == NULL && self->trusted && only_edit(self, &path, &value) &&
         !((hot_attachment *)self->attachment)->readonly && (call = hot_peek_call(self->attachment)) != NULL) {
         Py_ssize_t path_size;
         const char *key = PyUnicode_AsUTF8AndSize(path, &path_size);
@@ -155,16 +197,16 @@ static PyObject *commit(hot_workspace *self, PyObject *const *args, Py_ssize_t c
 
 /* --- the type --- */
 
-static PyMemberDef members[] = {
-    {"_base_snapshot", T_OBJECT_EX, offsetof(hot_workspace, base_snapshot), 0, NULL},
-    {"_edits", T_OBJECT_EX, offsetof(hot_workspace, edits), 0, NULL},
-    {0}};
+static PyMemberDef members[] = {{"_trusted", T_BOOL, offsetof(hot_workspace, trusted), 0, NULL},
+                                {"_edits", T_OBJECT_EX, offsetof(hot_workspace, edits), 0, NULL},
+                                {0}};
 
 static const hot_field attachment_field = {offsetof(hot_workspace, attachment), &hot_attachment_type, false};
 static const hot_field branch_field = {offsetof(hot_workspace, branch), &hot_branch_type, true};
 
 static PyGetSetDef properties[] = {
-    {"_attachment", hot_field_get, hot_field_set, NULL, (void *)&attachment_field},
+    {"_attachment", hot_field_get, (setter)attachment_set, NULL, (void *)&attachment_field},
+    {"_base_snapshot", (getter)base_snapshot_get, (setter)base_snapshot_set, NULL, NULL},
     {"_branch", hot_field_get, hot_field_set, NULL, (void *)&branch_field},
     {"_base", (getter)base_get, (setter)base_set, NULL, NULL},
     {0}};
@@ -172,7 +214,17 @@ static PyGetSetDef properties[] = {
 static PyMappingMethods mapping = {.mp_subscript = (binaryfunc)get_item,
                                    .mp_ass_subscript = (objobjargproc)set_item};
 
+static PyObject *trust_under(hot_workspace *self, PyObject *word) {
+    unsigned long long under = PyLong_AsUnsignedLongLong(word);
+    if (PyErr_Occurred()) return NULL;
+    if (self->leased && !self->trusted && (under & 1) == 0)
+        self->trusted = hs_lease_is_under(hot_leases(self->attachment), under);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
+    {"_trust_under", (PyCFunction)(void (*)(void))trust_under, METH_O,
+     "_trust_under($self, word, /)\n--\n\nThe base was seen to be there after the collection word was this one."},
     {"commit", (PyCFunction)(void (*)(void))commit, METH_FASTCALL | METH_KEYWORDS,
      "commit($self, message='', *, metadata=None, durable=False, rebase=True, resolve=None)\n--\n\n"
      "Make the edits a new immutable snapshot; on a branch, move its head to it.\n\n"
