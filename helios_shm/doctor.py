@@ -265,6 +265,16 @@ def survey(segment_name: str) -> Any | None:
     return out if lib.hs_segment_survey(name.encode(), out) == lib.HS_OK else None
 
 
+def processes_of(path: str | os.PathLike[str]) -> list[int]:
+    """The processes that have a store open, as far as that can be told from here."""
+    paths = StorePaths.of(path)
+    found = survey(lifecycle.identify(paths).segment_name)
+    if found is None:
+        return []
+    slots = [(found.slots[i], int(found.pids[i])) for i in range(found.participants)]
+    return [pid for slot, pid in slots if lifecycle.slot_is_alive(paths, slot)]
+
+
 def _stale_segment(name: str) -> Iterator[_Found]:
     """A segment that nobody has mapped, of a store that was not asked for."""
     path = SHARED_MEMORY / name
@@ -487,9 +497,8 @@ def _taking_part(paths: StorePaths, found: Any) -> Iterator[_Found]:
             "use it there, or end what uses it",
         )  # fmt: skip
         return
-    slots = [(int(found.slots[i]), int(found.pids[i])) for i in range(found.participants)]
-    living = [pid for slot, pid in slots if lifecycle.slot_is_alive(paths, slot)]
-    dead = [pid for _, pid in slots if pid not in living]
+    living = processes_of(paths.root)
+    dead = [pid for pid in found.pids[0 : found.participants] if pid not in living]
     coordinated = lifecycle.coordinator_runs(paths)
     if dead:
         yield _dead(paths, dead, coordinated)

@@ -119,7 +119,8 @@ def guarded(run: Callable[[], Any]) -> int:
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         status = run()
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except click.exceptions.Exit as asked:
         return int(asked.exit_code)
@@ -152,6 +153,8 @@ def _told(error: Exception) -> int:
     if status == exits.INTERNAL or os.environ.get(TRACEBACK_VARIABLE):
         traceback.print_exception(error)
     remark(f"{NAME}: {paint('error', 'error')}: {_sentence(error)}")
+    if isinstance(error, OSError) and not isinstance(error, HeliosError):
+        _close_output()  # it may be what cannot be written
     if isinstance(error, ConflictError) and len(error.keys) > _CONFLICTS_IN_A_MESSAGE:
         for key in error.keys[:_CONFLICTS_SHOWN]:
             remark(f"  {visible(key)}")
@@ -171,7 +174,9 @@ def _sentence(error: Exception) -> str:
 
 
 def _close_output() -> None:
-    """Nobody reads any more: what is still in Python's buffer goes nowhere, without a word at exit."""
+    """What is still in Python's buffer goes where it can, or nowhere, without a word at exit."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stdout.flush()
     nowhere = os.open(os.devnull, os.O_WRONLY)
     with contextlib.suppress(OSError, ValueError, AttributeError):
         os.dup2(nowhere, sys.stdout.fileno())

@@ -12,9 +12,9 @@ from typing import Any
 
 import click
 
-from .. import Engine, NotFoundError
+from .. import BusyError, Engine, NotFoundError
 from .. import open as open_store
-from ..doctor import Finding, examine
+from ..doctor import Finding, examine, processes_of
 from ..lifecycle import destroy_store
 from ..store import StorePaths, info_read
 from . import exits
@@ -205,8 +205,12 @@ def destroy(ctx: click.Context, yes: bool, force: bool, as_json: bool) -> None:
     if not yes and not click.confirm(f"Remove the store at {visible(str(paths.root))}, all of it?", err=True):
         remark("nothing was removed")
         ctx.exit(exits.INTERRUPTED)
-    with progress("removing"):
-        destroy_store(paths, force=force)
+    try:
+        with progress("removing"):
+            destroy_store(paths, force=force)
+    except BusyError as error:
+        pids = ", ".join(map(str, processes_of(paths.root)))
+        raise BusyError(f"{error}: {pids}" if pids else str(error)) from None
     report({"destroyed": paths.root}) if as_json else line(f"removed {paths.root}")
 
 

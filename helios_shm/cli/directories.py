@@ -136,9 +136,7 @@ def materialize(
         line(f"{metrics.written} written, {metrics.removed} removed, {metrics.skipped} were there already")
 
 
-@click.command(
-    cls=Command, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
-)
+@click.command(cls=Command, context_settings={"allow_interspersed_args": False})
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND...")
 @click.option("--keep", is_flag=True, help="Leave the scratch directory, and say where it is.")
 @_part_options

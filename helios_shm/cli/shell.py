@@ -40,7 +40,7 @@ def completion(ctx: click.Context, shell: str) -> None:
     line(kind(ctx.find_root().command, {}, NAME, COMPLETE_VARIABLE).source())
 
 
-@click.command(cls=Command, context_settings={"ignore_unknown_options": True})
+@click.command(cls=Command, context_settings={"allow_interspersed_args": False})
 @click.option("--full", is_flag=True, help="Run the source tree's benchmarks, with ARGUMENTS.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @json_option

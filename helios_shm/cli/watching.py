@@ -16,9 +16,7 @@ from .output import commit_fields, commit_line, line, remark, report, visible
 from .store import BRANCH_VARIABLE, STORE_VARIABLE, Place
 
 
-@click.command(
-    cls=Command, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
-)
+@click.command(cls=Command, context_settings={"allow_interspersed_args": False})
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]")
 @click.option("--prefix", default="", type=STATE_PATH, help="Only commits that changed something below it.")
 @click.option(

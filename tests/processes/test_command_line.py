@@ -179,6 +179,15 @@ def test_run_keeps_the_scratch_directory_where_it_is_asked_to(
     assert (kept / "b").read_text() == "2\n" and "b" not in held.branch("main").head
 
 
+def test_output_that_cannot_be_written_is_an_error_of_the_file(held: helios_shm.Engine) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*PROGRAM, "--store", held.path, "ls"], stdout=full, stderr=subprocess.PIPE, env=environment(),
+            timeout=SECONDS_MAX, check=False,
+        )  # fmt: skip
+    assert done.returncode == 10 and done.stderr == b"helios-shm: error: No space left on device\n"
+
+
 # --- terminals ---
 
 
@@ -212,7 +221,8 @@ def test_top_is_live_and_q_leaves(held: helios_shm.Engine) -> None:
 
 
 def test_destroy_asks_and_refuses_while_others_use_the_store(held: helios_shm.Engine) -> None:
-    assert call_here("destroy", "--yes", store=held.path).status == 5 and held.path.exists()
+    refused = call_here("destroy", "--yes", store=held.path)
+    assert refused.status == 5 and f"first: {os.getpid()}" in refused.err and held.path.exists()
     assert call_here("destroy", store=held.path).status == 130, "no answer is no yes"
     terminal = Terminal("--store", held.path, "destroy", "--force")
     terminal.read_until("y/N")

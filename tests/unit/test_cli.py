@@ -2,12 +2,14 @@
 
 import json
 import os
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import helios_shm
+from helios_shm import cli
 from helios_shm.cli import exits, measuring, output, references
 from tests.command_line import call, good
 
@@ -44,6 +46,27 @@ def test_store_that_cannot_be_written_is_read_and_not_changed(
     assert good("cat", "a", store=store_path).raw == b"1"
     assert good("materialize", store_path.parent / "out", store=store_path).lines[0].startswith("1 written")
     assert call("put", "a", "--text", "2", store=store_path).status == 7
+
+
+def test_entry_point_is_the_command_line() -> None:
+    project = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())["project"]
+    assert project["scripts"] == {"helios-shm": "helios_shm.cli:main"} and callable(cli.main)
+    assert good("--version").out == f"helios-shm {project['version']}\n"
+    assert good().out == good("--help").out
+
+
+def test_mistyped_option_is_no_command_to_run(held: helios_shm.Engine) -> None:
+    for command in ("run", "watch", "bench"):
+        assert call(command, "--kep", "--", "true", store=held.path).status == 2
+
+
+def test_full_benchmarks_are_in_the_source_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("helios_shm.cli.shell._TREE", tmp_path)
+    assert call("bench", "--full").status == 3
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench" / "__init__.py").touch()
+    (tmp_path / "bench" / "__main__.py").write_text("import sys; sys.exit(len(sys.argv))")
+    assert call("bench", "--full", "--", "--one", "two").status == 3
 
 
 def test_shell_completes_commands_branches_and_paths(

@@ -303,6 +303,15 @@ def test_network_file_system_is_an_error(engine: helios_shm.Engine, monkeypatch:
     assert subjects(found) == [("error", "store")] and "NFS" in found[0].message
 
 
+def test_store_of_another_user_is_an_error(
+    engine: helios_shm.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: own + 1)
+    found = found_at(engine.path)
+    assert subjects(found) == [("error", "store")] and f"user {own}" in found[0].message
+
+
 def test_kernel_without_what_is_needed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert doctor._has_syscall("openat2") and doctor._has_file_locks()
     monkeypatch.setitem(doctor._SYSCALLS, "openat2", 100_000)
