@@ -282,6 +282,16 @@ def applied(base: Mapping[bytes, Entry], edits: Mapping[bytes, Entry | None]) ->
     return state
 
 
+def merged(base: State, ours: State, theirs: State) -> State:
+    """What both have changed since base; Conflict for the keys that both have changed, and to different entries."""
+    changes = {key: after for key, _, after in diff(base, theirs)}
+    mine = {key: after for key, _, after in diff(base, ours)}
+    conflicts = sorted(key for key in changes.keys() & mine.keys() if changes[key] != mine[key])
+    if conflicts:
+        raise Conflict(conflicts)
+    return applied(ours, changes)
+
+
 Outcome: TypeAlias = Literal["committed", "rebased", "unchanged"]
 
 

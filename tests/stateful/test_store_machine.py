@@ -357,6 +357,21 @@ class StoreMachine(RuleBasedStateMachine):
             key.decode() for key, a, b in changes if a is not None and b is not None
         )
 
+    @rule(target=snapshots, base=snapshots, ours=snapshots, theirs=snapshots)
+    def merge(self, base: Taken, ours: Taken, theirs: Taken) -> Taken:
+        sides = self.here(ours[0]), self.here(theirs[0]), self.here(base[0])
+        try:
+            state = model.merged(base[1], ours[1], theirs[1])
+        except model.Conflict as conflict:
+            with pytest.raises(helios_shm.ConflictError) as raised:
+                sides[0].merge(sides[1], base=sides[2])
+            assert raised.value.keys == tuple(key.decode() for key in conflict.keys)
+            state = model.merged(base[1], base[1], theirs[1])
+            sides = sides[2], sides[1], sides[2]
+        found = sides[0].merge(sides[1], base=sides[2])
+        self.agree(found, state)
+        return found, state
+
     # --- what the store goes through ---
 
     @precondition(lambda self: self.generation < 4)
