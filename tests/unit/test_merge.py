@@ -50,6 +50,13 @@ def start(engine: Engine) -> Snapshot:
 
 
 @pytest.fixture
+def engine() -> Iterator[Engine]:
+    """A store of one's own that is never synced: these tests make and end many."""
+    with helios_shm.open(None) as opened:
+        yield opened
+
+
+@pytest.fixture
 def main(engine: Engine) -> Branch:
     return engine.branch("main")
 
@@ -274,13 +281,14 @@ def test_what_cannot_be_merged(main: Branch, tmp_path: Path) -> None:
             main.merge(base, base=elsewhere)
 
 
-def test_read_only_engine_merges_nothing(store_path: Path, main: Branch) -> None:
-    step(main, {"a": b"1"})
-    main.engine.sync()
+def test_read_only_engine_merges_nothing(store_path: Path) -> None:
+    with helios_shm.open(store_path) as writable:
+        step(writable.branch("main"), {"a": b"1"})
+        other = state(writable.branch("main").head, {"b": b"2"}).id
     with helios_shm.open(store_path, readonly=True) as engine:
         branch = engine.branch("main")
         with pytest.raises(helios_shm.ReadOnlyError):
-            branch.merge(state(main.head, {"b": b"2"}), base=branch.head)
+            branch.merge(engine.snapshot(other), base=branch.head)
 
 
 # --- branches ---
