@@ -114,6 +114,9 @@ class SerializableWorkspace(Workspace):
         self._counted[EVERYTHING] = None
         super().clear()
 
+    def _note(self, bounds: Bounds) -> None:
+        self._scanned.append(_Range(bounds, True))
+
     def _count(self, bounds: Bounds) -> int:
         self._counted[bounds] = None
         return super()._count(bounds)

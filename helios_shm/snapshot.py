@@ -376,8 +376,8 @@ class Snapshot(hot.SnapshotBase, Mapping[str, bytes]):
 
         A path that both have changed, to different entries, is a conflict. resolve: what decides it: a resolver for
         all paths, or a mapping from patterns of paths to resolvers, of which the first that matches counts. Then it
-        is asked about equal changes as well (``sum`` counts both; what it cannot read is accepted). States that all three have at a path are merged in
-        the same way.
+        is asked about equal changes as well (``sum`` counts both; those that it cannot read are accepted). States that
+        all three have at a path are merged in the same way.
 
             ours, theirs     that side's value; this snapshot's is ours
             sum, max, min    of JSON numbers; sum is ours + theirs - base, absent ones count as 0

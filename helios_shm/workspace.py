@@ -206,6 +206,7 @@ class Workspace(hot.WorkspaceBase, MutableMapping[str, bytes]):
         Raises ValueError for names that are no UTF-8 or too long, BusyError for files that others keep writing,
         OSError; then nothing has changed. Cost: a look at each file; what differs is held in memory until the commit.
         """
+        self._note(bounds_of(prefix, None, None))
         edits, metrics = ingest(
             self._attachment,
             lambda: self._entries(prefix),
@@ -222,6 +223,9 @@ class Workspace(hot.WorkspaceBase, MutableMapping[str, bytes]):
             made[prefix + path] = edit and (edit[1] if edit[0] == 0 else _Put(*edit))
         self._edits.update(made)
         return metrics
+
+    def _note(self, bounds: Bounds) -> None:
+        """All of this range is read beside the mapping's methods: for those who remember what was read."""
 
     def _entries(self, prefix: str) -> Iterator[tuple[str, FileEntry]]:
         """The entries below a prefix, edits included, by paths without it; in no order."""

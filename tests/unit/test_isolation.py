@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from itertools import count, islice
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -283,6 +284,20 @@ def test_what_was_read_is_judged_and_no_more(
         elif read != "clear" or not conflict:
             assert ws.commit().snapshot["out"] == b"1"
         branch.restore(before)
+
+
+def test_what_a_directory_was_compared_with_was_read(branch: Branch, tmp_path: Path) -> None:
+    (tmp_path / "1").write_bytes(b"x")
+    for changed, conflict in (({"b": b"9"}, False), ({"c/1": b"9"}, True), ({"c/4": b"9"}, True)):
+        ws = branch.fork(isolation="serializable")
+        ws.ingest(tmp_path, prefix="c/")
+        ws["out"] = b"%d" % len(changed) + str(changed).encode()
+        change(branch, changed)
+        if conflict:
+            with pytest.raises(ConflictError):
+                ws.commit()
+        else:
+            ws.commit()
 
 
 def test_conflict_over_a_read_names_what_was_read_and_what_is_there(branch: Branch) -> None:
