@@ -39,11 +39,12 @@ def collect(
         raise TypeError(f"dry_run is true or false, not {type(dry_run).__name__}")
     if attachment.readonly or attachment.private:
         raise ReadOnlyError(f"{attachment.paths.root} is open read-only; a collection changes it")
+    asked = time.time_ns()
     attachment.pool.append(attachment.call())  # raises ClosedError; attaches, after a fork
     with lifecycle.turn(attachment.paths):
         began = time.monotonic_ns()
         attachment.wait_to_the_end("gc")  # what was committed before is judged like what is on disk
-        request = Request(secrets.token_hex(16), rules, grace_ns, dry_run, time.time_ns())
+        request = Request(secrets.token_hex(16), rules, grace_ns, dry_run, asked)
         answer = _ask(attachment, request)
         if not dry_run:
             attachment.measure(lib.HS_MEASURE_COLLECTION, time.monotonic_ns() - began)

@@ -85,6 +85,116 @@ def only_the_living_are_left(path: Path) -> None:
     assert names == {id.hex() for id in files}
 
 
+# ---- who holds what ----
+
+held: dict[str, object] = {}
+
+
+def detached(engine: Engine, text: str) -> str:
+    """A state that no branch has, and that nobody holds."""
+    ws = engine.empty.fork()
+    ws.update({f"{text}/{i}": f"{text} {i} ".encode() * 30 for i in range(40)})
+    return ws.commit().snapshot.id
+
+
+def hold(engine: Engine, id: str) -> None:
+    held[id] = engine.snapshot(id)
+
+
+def whole(engine: Engine, id: str) -> int:
+    snapshot = held[id]
+    assert isinstance(snapshot, helios_shm.Snapshot)
+    return len(dict(snapshot))
+
+
+def let_go(engine: Engine, id: str) -> None:
+    del held[id]
+
+
+def is_gone(engine: Engine, id: str) -> bool:
+    try:
+        engine.snapshot(id)
+    except helios_shm.NotFoundError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_a_process_that_only_sleeps_keeps_what_it_holds(store_path: Path, method: str) -> None:
+    with (
+        helios_shm.open(store_path) as engine,
+        workers(2, multiprocessing.get_context(method), engine) as (first, second),
+    ):
+        id, other = detached(engine, "state"), detached(engine, "other")
+        first.ask(hold, id)
+        second.ask(hold, id)
+        second.ask(hold, other)
+        for _ in range(2):
+            engine.gc(grace=NOW)
+            assert first.ask(whole, id) == second.ask(whole, other) == 40
+        first.ask(let_go, id)
+        second.kill()
+        engine.gc(grace=NOW)
+        assert is_gone(engine, id) and is_gone(engine, other)
+        assert first.ask(is_gone, id) and engine.check().ok
+
+
+def first_use(
+    engine: Engine, snapshot: helios_shm.Snapshot, workspace: helios_shm.Workspace
+) -> tuple[int, int]:
+    return len(dict(snapshot)), len(dict(workspace.commit().snapshot))
+
+
+def test_a_forked_child_keeps_what_it_inherited_before_its_first_use(store_path: Path) -> None:
+    with helios_shm.open(store_path) as engine:
+        snapshot = engine.snapshot(detached(engine, "state"))
+        workspace = engine.snapshot(detached(engine, "base")).fork()
+        workspace["own"] = b"edit"
+        ids = [snapshot.id, workspace.base.id]
+        with workers(1, FORK, engine, snapshot, workspace) as (child,):
+            del snapshot, workspace
+            for _ in range(3):
+                engine.gc(grace=NOW)
+            assert not any(is_gone(engine, id) for id in ids)
+            assert child.ask(first_use) == (40, 41)
+            engine.gc(grace=NOW)
+            assert child.ask(first_use) == (40, 41)
+        engine.gc(grace=NOW)
+        assert all(is_gone(engine, id) for id in ids)
+
+
+ORPHAN = """
+import os, sys
+import helios_shm
+engine = helios_shm.open(sys.argv[1])
+snapshot = engine.snapshot(sys.argv[2])
+pid = os.fork()
+if pid:
+    print(pid, flush=True)
+    os._exit(0)  # as one that is killed: nothing is closed
+sys.stdin.readline()
+print(len(dict(snapshot)), flush=True)
+engine.close()
+"""
+
+
+def test_an_orphan_keeps_what_its_parent_held_when_it_was_forked(store_path: Path) -> None:
+    with helios_shm.open(store_path) as engine:
+        id = detached(engine, "state")
+        parent = start_program(ORPHAN, store_path, id)
+        until("the parent is gone", lambda pid=int(line_of(parent)): parent.poll() is not None and pid)
+        for _ in range(2):
+            engine.gc(grace=NOW)
+        assert parent.stdin is not None
+        parent.stdin.write("go on\n")
+        parent.stdin.flush()
+        assert line_of(parent) == "40"
+        parent.communicate()
+        until("its orphan has left", lambda: engine.stats().participants == 1)
+        engine.gc(grace=NOW)
+        assert is_gone(engine, id)
+
+
 # ---- deaths ----
 
 

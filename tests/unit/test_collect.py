@@ -14,6 +14,7 @@ from helios_shm import collector, l2, lifecycle
 from helios_shm.dead import HORIZON_NS, SECOND, TICK_NS, Clock, Part, part_at, parts_decode, parts_encode
 from helios_shm.retention import Rule, rules_of
 from helios_shm.store import StorePaths
+from helios_shm.workspace import Said
 from tests.marking import living, roots_of, stored
 
 NOW = timedelta(0)
@@ -79,6 +80,50 @@ def test_heads_and_all_history_are_kept(engine: helios_shm.Engine) -> None:
     assert engine.check().ok
 
 
+@pytest.mark.parametrize("keep", [1, 3, 12, 50])
+def test_so_many_of_the_newest_commits_are_kept(engine: helios_shm.Engine, keep: int) -> None:
+    branch = engine.branch("main")
+    states = grow(branch, 12)
+    ids = [commit.snapshot.id for commit in branch.log()]
+    report = engine.gc(history=keep, grace=NOW)
+    kept = min(keep, 12)
+    assert report.commits_dropped == 12 - kept
+    assert [dict(commit.snapshot) for commit in branch.log()] == states[::-1][:kept]
+    assert [is_gone(engine, id) for id in ids] == [False] * kept + [True] * (12 - kept)
+    assert [branch.at(n).sequence for n in range(13 - kept, 13)] == list(range(13 - kept, 13))
+    for n in range(1, 13 - kept):
+        with pytest.raises(helios_shm.NotFoundError, match="a collection dropped"):
+            branch.at(n)
+    assert engine.check().ok
+    states += grow(branch, 2, seed=1)
+    assert dict(branch.head) == states[-1]
+
+
+def hours_ago(branch: helios_shm.Branch, ages: list[float]) -> None:
+    """Commits that say they were made so many hours ago."""
+    for n, age in enumerate(ages):
+        ws = branch.fork()
+        ws["n"] = f"{n} {branch.name} ".encode() * 10
+        ws._commit_said(Said(f"{age}", None, time_ns=time.time_ns() - int(age * 3600 * SECOND)))
+
+
+def test_commits_younger_than_an_age_are_kept(engine: helios_shm.Engine) -> None:
+    branch, mixed = engine.branch("main"), engine.branch("mixed")
+    hours_ago(branch, [5, 4, 3, 2, 1])
+    hours_ago(mixed, [2, 5, 1, 4])
+    dropped = branch.at(1).time
+    report = engine.gc(history=timedelta(hours=3.5), grace=NOW)
+    assert [commit.message for commit in branch.log()] == ["1", "2", "3"] and report.commits_dropped == 2
+    assert [commit.message for commit in mixed.log()] == ["4", "1", "5", "2"], (
+        "from the first that is younger on"
+    )
+    with pytest.raises(helios_shm.NotFoundError):
+        branch.at(dropped)
+    engine.gc(history=NOW, grace=NOW)
+    assert [commit.message for commit in branch.log()] == ["1"], "the head is kept, however old"
+    assert engine.check().ok
+
+
 def test_the_first_pattern_that_matches_says_what_is_kept(engine: helios_shm.Engine) -> None:
     for name in ("agents/1", "agents/keep", "main"):
         grow(engine.branch(name), 4)
@@ -87,7 +132,74 @@ def test_the_first_pattern_that_matches_says_what_is_kept(engine: helios_shm.Eng
     assert lengths == {"agents/1": 1, "agents/keep": 3, "main": 4}
 
 
+def test_tags_and_nested_states_are_kept(engine: helios_shm.Engine) -> None:
+    branch = engine.branch("main")
+    states = grow(branch, 4)
+    old = branch.at(1).snapshot
+    engine.tag("first", old)
+    inner = engine.snapshot(detached(engine, "inner"))
+    with branch.transaction() as ws:
+        ws.put("nested", inner)
+    inner_id, old_id = inner.id, old.id
+    del inner, old
+    engine.gc(history=1, grace=NOW)
+    assert dict(engine.tags()["first"]) == states[0]
+    assert dict(branch.head.nested("nested")) == dict(engine.snapshot(inner_id))
+    assert engine.snapshot(old_id).id == old_id
+    engine.delete_tag("first")
+    engine.gc(history=1, grace=NOW)
+    assert is_gone(engine, old_id) and not is_gone(engine, inner_id)
+    assert engine.check().ok
+
+
+def test_what_this_process_holds_is_kept(engine: helios_shm.Engine) -> None:
+    branch = engine.branch("main")
+    grow(branch, 3)
+    snapshot = engine.snapshot(detached(engine, "snapshot"))
+    workspace = engine.snapshot(detached(engine, "workspace")).fork()
+    workspace["own"] = b"edit"
+    commit = branch.at(1)
+    engine.gc(history=1, grace=NOW)
+    assert snapshot["snapshot/3"].startswith(b"snapshot 3")
+    assert len(dict(commit.snapshot)) > 0
+    assert len(dict(workspace)) == 31
+    assert len(dict(workspace.commit().snapshot)) == 31
+    ids = [snapshot.id, commit.snapshot.id]
+    del snapshot, workspace, commit
+    engine.gc(history=1, grace=NOW)
+    assert all(is_gone(engine, id) for id in ids)
+    assert engine.check().ok
+
+
+def test_what_is_younger_than_the_grace_is_kept(engine: helios_shm.Engine) -> None:
+    id = detached(engine, "young")
+    engine.sync()
+    engine.gc()
+    assert not is_gone(engine, id)
+    engine.gc(grace=timedelta(days=400_000))
+    assert not is_gone(engine, id)
+    engine.gc(grace=NOW)
+    assert is_gone(engine, id)
+
+
 # ---- what goes ----
+
+
+def test_a_deleted_branch_keeps_nothing(engine: helios_shm.Engine) -> None:
+    branch = engine.branch("gone")
+    grow(branch, 3)
+    ids = [commit.snapshot.id for commit in branch.log()]
+    branch.delete()
+    engine.gc(grace=NOW)
+    assert all(is_gone(engine, id) for id in ids)
+    with pytest.raises(helios_shm.NotFoundError):
+        _ = branch.last_commit
+    assert engine.check().ok
+    states = grow(branch, 2, seed=5)
+    assert [dict(commit.snapshot) for commit in branch.log()] == states[::-1]
+    engine.gc(grace=NOW)
+    assert [dict(commit.snapshot) for commit in branch.log()] == states[::-1]
+    assert engine.check().ok
 
 
 def test_only_what_can_be_reached_is_left(store_path: Path) -> None:
@@ -130,6 +242,24 @@ def test_the_disk_gets_its_room_back(store_path: Path) -> None:
         assert dict(engine.branch("main").head) == {"little": b"left"}
 
 
+def test_packs_that_mostly_live_keep_their_dead_rows_and_do_not_give_them_out(store_path: Path) -> None:
+    with helios_shm.open(store_path, l1_bytes=RING_BYTES) as engine:
+        engine.sync()
+        with engine.branch("main").transaction() as ws:
+            ws.update({f"{i}": os.urandom(200) for i in range(400)})
+        loose = detached(engine, "loose")
+        engine.sync()
+        engine.gc(grace=NOW)
+        assert is_gone(engine, loose)
+        assert detached(engine, "loose") == loose, "a state is written again"
+        engine.sync()
+        assert len(dict(engine.snapshot(loose))) == 30
+        assert engine.check().ok
+    with helios_shm.open(store_path) as engine:
+        assert len(dict(engine.snapshot(loose))) == 30
+        assert engine.check().ok
+
+
 def test_states_that_were_collected_are_whole_when_they_are_written_again(store_path: Path) -> None:
     with helios_shm.open(store_path) as engine:
         branch = engine.branch("main")
@@ -149,6 +279,20 @@ def test_states_that_were_collected_are_whole_when_they_are_written_again(store_
         assert dict(engine.branch("main").head) == states[-1]
 
 
+def test_a_large_value_that_was_collected_can_be_written_again(engine: helios_shm.Engine) -> None:
+    value = os.urandom(400_000)
+    branch = engine.branch("main")
+    put(branch, {"large": value})
+    branch.delete()
+    engine.gc(grace=NOW)
+    assert not [path for path in (engine.path / "blobs").rglob("*") if path.is_file()]
+    put(branch, {"again": value})
+    engine.sync()
+    engine.gc(grace=NOW)
+    assert branch.head["again"] == value
+    assert engine.check().ok
+
+
 def test_collections_of_nothing_change_nothing(engine: helios_shm.Engine) -> None:
     assert engine.gc(grace=NOW).freed_bytes == 0
     states = grow(engine.branch("main"), 3)
@@ -156,6 +300,16 @@ def test_collections_of_nothing_change_nothing(engine: helios_shm.Engine) -> Non
         report = engine.gc(grace=NOW)
     assert (report.freed_bytes, report.packs_deleted, report.safepoints) == (0, 0, 0)
     assert dict(engine.branch("main").head) == states[-1]
+
+
+def test_an_ephemeral_store_is_collected_too() -> None:
+    with helios_shm.open(None) as engine:
+        states = grow(engine.branch("main"), 5)
+        id = detached(engine, "loose")
+        engine.sync()
+        engine.gc(history=1, grace=NOW)
+        assert is_gone(engine, id)
+        assert dict(engine.branch("main").head) == states[-1]
 
 
 # ---- what is refused ----
