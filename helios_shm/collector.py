@@ -254,6 +254,7 @@ class Collection:
     _young: int = 0
     _scanned: set[int] = field(default_factory=set)  # young packs that are marked from
     _noted: list[bytes] = field(default_factory=list)
+    _strange: int = 0  # leased states that nothing marked is, and that were not looked for in all packs
     _missing: set[bytes] = field(default_factory=set)
     _generation: int = 0
     _deaths: dict[int, bytes] = field(
@@ -453,7 +454,9 @@ class Collection:
         self._add_noted()
         for number in self._unscanned():
             yield from self._scan(number)
-        if self._mark.leases(drop_dead=not self.request.dry_run):
+        self._strange += self._mark.leases(drop_dead=not self.request.dry_run)
+        if self._strange:
+            self._strange = 0
             yield from self._pass()
         yield from self._complete()
 
@@ -716,7 +719,9 @@ class Collection:
         while self._fetch_some(batch, unfound):
             if time.monotonic() > end:
                 return False
-        return not unfound and self._mark.leases(drop_dead=False) == 0
+        # Each is said once only: what came in now is to be looked for after this.
+        self._strange += self._mark.leases(drop_dead=False)
+        return not unfound and not self._strange
 
     def _revive(self, batch: l2.Batch, id: bytes) -> None:
         """Something that was marked after it had been decided which rows die: one of its rows lives."""

@@ -46,6 +46,7 @@ WORKER_STEPS = {
     "claim_before": 6, "claim_after": 6, "append_header": 40, "append_payload": 40, "publish_before": 8,
     "publish_after": 8, "index_before": 40, "index_after": 40, "head_before": 6, "head_after": 6,
     "release_before": 6, "release_after": 6, "tag_before": 2, "tag_after": 2, "join_locked": 1, "join_after": 1,
+    "commit_begun": 12, "commit_leased": 12,
 }  # fmt: skip
 COORDINATOR_STEPS = (
     "txn_before", "collect_cursors", "collect_heads", "collect_reaped", "txn_after", "locator_after", "marks_after",
@@ -57,6 +58,7 @@ LEAVING_STEP = "leave_unlinked"
 # Where it matters what a round that goes on makes of what was committed meanwhile: before its transaction.
 THAWED = ("collect_reaped", "collect_heads", "collect_cursors", "txn_before")
 STEPS = (*WORKER_STEPS, *COORDINATOR_STEPS, *EVICTION_STEPS, LEAVING_STEP)
+COLLECTION = ("gc_", "stop_")
 OCCURRENCE_MAX = 3
 ACTS_MAX = 120
 # Names enough that all of these coordinators have something to evict.
@@ -143,8 +145,9 @@ MUTANTS = (
 
 
 def steps_in(header: Path) -> list[str]:
-    """The labels of csrc/hs_step.h."""
-    return re.findall(r"\bX\((\w+)\)", header.read_text().partition("#define HS_STEP_ENUM")[0])
+    """The labels of csrc/hs_step.h, but for those of a collection, which tests/processes/test_collection.py goes through."""
+    found = re.findall(r"\bX\((\w+)\)", header.read_text().partition("#define HS_STEP_ENUM")[0])
+    return [label for label in found if not label.startswith(COLLECTION)]
 
 
 def crowd(tree: Path, segment: Path, count: int) -> list[str]:
