@@ -115,7 +115,7 @@ def test_who_wants_one_commit_pays_for_few(branch: helios_shm.Branch) -> None:
             taken.append(record)
             yield record
 
-    assert len(list(islice(touching(branch._attachment, records(), "k"), 1))) == 1
+    assert len(list(islice(touching(branch._attachment, records(), "k", 0), 1))) == 1
     assert len(taken) == 1
 
 
