@@ -26,7 +26,7 @@ from .errors import BusyError, CapacityError, HeliosError, StoreError
 from .hashing import blake3
 from .mapping import Bounds
 from .types import KINDS
-from .worktree import CHECKED, Worktree
+from .worktree import CHECKED, ROW_SIZE, Worktree
 
 FILE, EXECUTABLE, SYMLINK, DIRECTORY, SNAPSHOT = range(len(KINDS))
 
@@ -42,6 +42,7 @@ Progress = Callable[[int, int], object]
 SLICE_JOBS, SLICE_BYTES = 512, 32 << 20
 # Below these, threads cost more than they bring.
 _FEW_JOBS, _FEW_BYTES = 24, 1 << 20
+_FEW_LOOKS = 4096
 _WORKERS_MAX = 8
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Somebody else was at work in the directory.
@@ -235,7 +236,8 @@ class Files:
         given = tree.says(key)
         if given is None:
             return False
-        return hot.files_same(self.fd, *given, CHECKED, self._threads(len(given[0]) // 88, 0))
+        looks = len(given[0]) // ROW_SIZE
+        return hot.files_same(self.fd, *given, CHECKED, 0 if looks < _FEW_LOOKS else self.workers)
 
     def read(
         self, paths: Iterable[tuple[str, Found]], *, keep: bool

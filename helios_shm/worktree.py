@@ -32,6 +32,7 @@ _MAGIC, _VERSION = b"HlioWTR1", 1
 # magic, version, size of the directory's path, device, inode, rows, size of their paths, key, entries, mtime and ctime
 _HEADER = struct.Struct("<8sIIQQQQ32sQqq")
 _ROW = struct.Struct("<48s32sQ")
+ROW_SIZE = _ROW.size
 _TIMES = struct.Struct("<qq")
 _TIMES_AT, _KIND_AT = 8, 40
 _HASH_SIZE = 32
