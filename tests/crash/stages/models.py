@@ -191,7 +191,7 @@ MUTATIONS = (
             "NORECOVER",
             "OLDFORM",
             "FREETRASH",
-        )  # fmt: skip
+        )
     ),
     Mutation("collect.pml", "HEADONCE", "HEADS DEATHS=0 CRASHES=0 COLLECTIONS=1"),
 )
