@@ -294,7 +294,9 @@ class Branch(hot.BranchBase):
         ``other``'s state; see ``Snapshot.merge``, whose "ours" is the head. A branch that is not there is made.
 
         base: default, the nearest state that both histories have in common: the states of the branches' logs and those
-        that were merged into them; for a snapshot, those of every branch that has it.
+        that were merged into them; for a snapshot, those of every branch that has it. Of a state that was merged from a
+        third branch, that one is known and not what it comes from: where three and more branches merge each other
+        crosswise, pass ``base``, or an increment that came by two ways may count twice.
 
         Where ``other``'s state is in this branch's history, there is nothing to merge: ``last_commit``. Raises
         ConflictError; NotFoundError where there is no common state (pass ``base``) or ``other`` is a branch that does

@@ -382,8 +382,10 @@ class Workspace(hot.WorkspaceBase, MutableMapping[str, bytes]):
             while (outcome := attempt._attempt(said, rebases, what)).n in (lib.HS_CONFLICT, lib.HS_MOVED):
                 if deadline.passed():
                     raise BusyError(f"{what}: the branch's head moved faster than this commit could follow")
-                turn = turn or Turn(self._branch)
-                turn.passed(said)
+                if turn is None and not said.ticket:  # else it is all within another's turn: an update's
+                    turn = Turn(self._branch)
+                if turn is not None:
+                    turn.passed(said)
                 assert outcome.head is not None
                 attempt, refused = self._judge(outcome.head, rules)
                 if refused:
