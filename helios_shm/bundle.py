@@ -62,6 +62,7 @@ _REMOVE, _INLINE, _NEW, _AGAIN, _LAST = 0, 1, 2, 3, 255
 _BRANCH, _TAG, _BARE = 1, 2, 3
 _SECOND, _RESTORED = 1, 2
 _RAW_BLOCK = 1 << 31
+_REMOVED = 2  # Snapshot._diff_batches
 _INLINE_BYTES_MAX = 64
 _BLOCK_BYTES = 128 << 10
 _REFS_MAX = 1 << 20
@@ -205,23 +206,43 @@ class _Writer:
         self.commits += 1
 
     def state(self, base: bytes, root: bytes) -> None:
-        """A state, if it is not there yet, and then the states that are nested in it."""
-        waiting = [(base, root)]
+        """A state, if it is not there yet, after the states that are nested in it."""
+        waiting = [(base, root, False)]
         while waiting:
-            base, root = waiting.pop()
+            base, root, ready = waiting.pop()
             if root in self.known:
                 continue
-            self.known.add(root)
-            self.states += 1
-            self.put(bytes([_TAG_STATE]) + _STATE.pack(base, root))
-            old, new = make_snapshot(self.attachment, base), make_snapshot(self.attachment, root)
-            for forms, paths in old._diff_batches(new, EVERYTHING):
-                for form, path in zip(forms, paths, strict=True):
-                    if form == 2:
-                        self._edit(_REMOVE, 0, path)
-                    elif nested := self._entry(new, path):
-                        waiting.append((self._nested_before(old, path), nested))
-            self.put(_EDIT.pack(_LAST, 0, 0))
+            nested = [] if ready else self._nested(base, root)
+            if nested:
+                waiting += [(base, root, True), *nested]
+            else:
+                self._state(base, root)
+
+    def _changed(self, base: bytes, root: bytes) -> Iterator[tuple[Snapshot, Snapshot, str, bool]]:
+        """The states themselves, each path in which they differ, and whether the new one has it."""
+        old, new = make_snapshot(self.attachment, base), make_snapshot(self.attachment, root)
+        for forms, paths in old._diff_batches(new, EVERYTHING):
+            for form, path in zip(forms, paths, strict=True):
+                yield old, new, path, form != _REMOVED
+
+    def _nested(self, base: bytes, root: bytes) -> list[tuple[bytes, bytes, bool]]:
+        """The states that are nested in one, and not there yet, each with one to describe it by."""
+        return [
+            (self._nested_before(old, path), new[path], False)
+            for old, new, path, there in self._changed(base, root)
+            if there and new._stat(path).kind == "snapshot" and new[path] not in self.known
+        ]
+
+    def _state(self, base: bytes, root: bytes) -> None:
+        self.known.add(root)
+        self.states += 1
+        self.put(bytes([_TAG_STATE]) + _STATE.pack(base, root))
+        for _, new, path, there in self._changed(base, root):
+            if there:
+                self._entry(new, path)
+            else:
+                self._edit(_REMOVE, 0, path)
+        self.put(_EDIT.pack(_LAST, 0, 0))
 
     def _nested_before(self, old: Snapshot, path: str) -> bytes:
         """A state to describe a nested one by: the one that was there, if it is known."""
@@ -233,26 +254,28 @@ class _Writer:
         key = path.encode()
         self.put(_EDIT.pack(operation, kind, len(key)) + key)
 
-    def _entry(self, snapshot: Snapshot, path: str) -> bytes | None:
-        """An edit that sets a value; returns the root of a nested state."""
+    def _entry(self, snapshot: Snapshot, path: str) -> None:
+        """An edit that sets a value."""
         stat = snapshot._stat(path)
         kind, id = KINDS.index(stat.kind), bytes.fromhex(stat.id)
         if stat.size <= _INLINE_BYTES_MAX:
             value = snapshot[path]
             self._edit(_INLINE, kind, path)
             self.put(bytes([stat.size]) + value)
-            return value if stat.kind == "snapshot" else None
-        if (at := self.values.get(id)) is not None:
+        elif (at := self.values.get(id)) is not None:
             self._edit(_AGAIN, kind, path)
             self.put(_SAME.pack(at, stat.size, id))
-            return None
-        self._edit(_NEW, kind, path)
+        else:
+            self._edit(_NEW, kind, path)
+            self._value(id, stat.size)
+
+    def _value(self, id: bytes, size: int) -> None:
+        """A value, where it stands."""
         self.values[id] = self.at
-        self.put(_VALUE.pack(stat.size, id))
-        whole = self.attachment.load_buffer(id, stat.size)
-        for begin in range(0, stat.size, _BLOCK_BYTES):
+        self.put(_VALUE.pack(size, id))
+        whole = self.attachment.load_buffer(id, size)
+        for begin in range(0, size, _BLOCK_BYTES):
             self._block(bytes(whole[begin : begin + _BLOCK_BYTES]))
-        return None
 
     def _block(self, raw: bytes) -> None:
         worth_it = len(raw) >= config.LZ4_BYTES_MIN and not lib.hs_looks_random(raw, len(raw))
@@ -640,7 +663,6 @@ class _Look:
         self.needs, self.refs, self.counts = reader.header()
         self.body = reader.at
         self.known = {empty_root(), *self.needs}
-        self.nested: set[bytes] = set()
         self.keys: list[list[bytes]] = [[] for _ in self.refs]
         self.places: list[list[int]] = [[] for _ in self.refs]
         self.newest = [b""] * len(self.refs)
@@ -668,8 +690,10 @@ class _Look:
             )
         for edit in self.reader.edits(False):
             self.values += edit.operation == _NEW
-            if edit.kind == "snapshot" and edit.value is not None:
-                self.nested.add(edit.value)
+            if edit.kind == "snapshot" and edit.value is not None and edit.value not in self.known:
+                raise self.reader.bad(
+                    f"state {edit.value.hex()}, nested at {edit.path!r}, does not come before"
+                )
         self.known.add(root)
         self.states += 1
 
@@ -687,8 +711,6 @@ class _Look:
 
     def _whole(self) -> None:
         """Does all that is named stand here?"""
-        if lost := self.nested - self.known:
-            raise self.reader.bad(f"state {min(lost).hex()}, which is nested in another, is not there")
         for ref, count, keys, newest in zip(self.refs, self.counts, self.keys, self.newest, strict=True):
             if count != len(keys) or ref.root not in self.known or (newest and newest != ref.root):
                 raise self.reader.bad(f"{_REF_KINDS[ref.kind]} {ref.name!r} does not end as the header says")
@@ -771,7 +793,9 @@ def import_bundle(
         raise read_only_error(attachment)
     with _opened(file) as reader:
         seen = _Look(reader).seen()
-        _check_needs(engine, seen, reader.name)
+        held = _needed(
+            engine, seen, reader.name
+        )  # until branches and tags hold them, a collection may not have them
         renamed = [_renamed(ref.name, prefix, names or {}) for ref in seen.refs]
         growths = [
             _growth(engine, seen, number, renamed[number], reader.name)
@@ -784,7 +808,7 @@ def import_bundle(
             if ref.kind == _TAG
         }
         _check_tags(engine, tags, reader.name)
-        _build(engine, reader, seen)
+        held += _build(engine, reader, seen)
         for growth in growths:
             _grow(growth, reader, seen)
         for name, snapshot in tags.items():
@@ -801,11 +825,12 @@ def _renamed(name: str, prefix: str, names: Mapping[str, str]) -> str:
     return names.get(name, prefix + name)
 
 
-def _check_needs(engine: Engine, seen: _Seen, name: str) -> None:
-    missing = []
+def _needed(engine: Engine, seen: _Seen, name: str) -> list[Snapshot]:
+    """The states that must be there. NotFoundError."""
+    found, missing = [], []
     for root in seen.needs:
         try:
-            engine.snapshot(root.hex())
+            found.append(engine.snapshot(root.hex()))
         except NotFoundError:
             missing.append(root.hex())
     if missing:
@@ -813,6 +838,7 @@ def _check_needs(engine: Engine, seen: _Seen, name: str) -> None:
             f"bundle {name} holds only what differs from states that {engine.path} has not: {', '.join(missing[:8])}"
             f"{' ...' if len(missing) > 8 else ''}; bring these first, or have the bundle made without them"
         )
+    return found
 
 
 def _check_tags(engine: Engine, tags: Mapping[str, Snapshot], name: str) -> None:
@@ -850,9 +876,9 @@ def _growth(engine: Engine, seen: _Seen, number: int, name: str, bundle: str) ->
     )
 
 
-def _build(engine: Engine, reader: _Reader, seen: _Seen) -> None:
-    """Make all states. CorruptError for one that is not what it is said to be."""
-    attachment = engine._live()
+def _build(engine: Engine, reader: _Reader, seen: _Seen) -> list[Snapshot]:
+    """Make all states, and hold them. CorruptError for one that is not what it is said to be."""
+    attachment, held = engine._live(), []
     reader.seek(seen.body)
     while (tag := reader.tag()) != _TAG_END:
         if tag == _TAG_COMMIT:
@@ -865,6 +891,8 @@ def _build(engine: Engine, reader: _Reader, seen: _Seen) -> None:
             raise CorruptError(
                 f"bundle {reader.name} says that a state is {root.hex()}; what it holds of it makes {made.id}"
             )
+        held.append(made)
+    return held
 
 
 def _grow(growth: _Growth, reader: _Reader, seen: _Seen) -> None:

@@ -542,7 +542,7 @@ class _Importer:
     ) -> None:
         self.branch, self.source, self.record_submodules = branch, source, record_submodules
         self.head, self.tree = start.head, start.tree
-        self.states: dict[bytes, bytes] = {}  # git's commit -> root
+        self.states: dict[bytes, Snapshot] = {}  # of git's commits
         self.run = [start.since.hex() if start.since else None, tip.hex()]
 
     def bring(self, id: bytes, *, last: bool) -> None:
@@ -555,7 +555,7 @@ class _Importer:
         second = self._second(said, snapshot)
         self._advance(snapshot, Said(said.message, {"git": said.git}, second=second, time_ns=said.time_ns))
         self.tree = said.tree
-        self.states[id] = snapshot._root
+        self.states[id] = snapshot
 
     def _snapshot(self) -> Snapshot:
         return (
@@ -568,7 +568,7 @@ class _Importer:
             return None
         parent = said.parents[1]
         if parent in self.states:
-            return make_snapshot(snapshot._attachment, self.states[parent])
+            return self.states[parent]
         if not self.source.has_commit(parent.hex()):  # cut off: a shallow clone
             return None
         edits = _Edits(self.source, True)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -506,13 +507,33 @@ def test_branch_that_moves_meanwhile_is_a_conflict(
 ) -> None:
     grow(engine.branch("main"), 3, seed=19)
     create_bundle(engine, file)
-    build: Callable[..., None] = bundle._build
+    build: Callable[..., list[helios_shm.Snapshot]] = bundle._build
 
-    def and_then_somebody_commits(*arguments: Any) -> None:
-        build(*arguments)
+    def and_then_somebody_commits(*arguments: Any) -> list[helios_shm.Snapshot]:
         grow(other.branch("main"), 1, seed=20)
+        return build(*arguments)
 
     monkeypatch.setattr(bundle, "_build", and_then_somebody_commits)
     with pytest.raises(ConflictError, match="run it again"):
         import_bundle(other, file)
     assert record_head(other.branch("main")._existing()).sequence == 1
+
+
+def test_collection_in_the_middle_takes_no_state_away(
+    tmp_path: Path, engine: helios_shm.Engine, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grow(engine.branch("main"), 6, seed=22)
+    create_bundle(engine, file)
+    build: Callable[..., list[helios_shm.Snapshot]] = bundle._build
+    with helios_shm.open(tmp_path / "collected", l1_bytes=RING) as other:
+
+        def and_then_somebody_collects(*arguments: Any) -> list[helios_shm.Snapshot]:
+            held = build(*arguments)
+            other.sync()
+            other.gc(grace=timedelta(0))
+            return held
+
+        monkeypatch.setattr(bundle, "_build", and_then_somebody_collects)
+        import_bundle(other, file)
+        assert told(other.branch("main")) == told(engine.branch("main"))
+        assert other.check().ok
