@@ -25,7 +25,7 @@ from .harness import Contender, Items, Row, Run, Samples, Setting, Skipped, Spre
 from .peers import Absent, package, program
 from .states import directory, store
 
-ROUNDS = 3
+ROUNDS = 2
 WORDS = [
     "return",
     "value",
@@ -210,7 +210,7 @@ def histories(setting: Setting) -> Iterator[Row]:
     made: list[tuple[str, Callable[[Path], Path]]] = [
         (
             "generated text",
-            lambda path: generated(path, setting.scale(500, 30), setting.scale(FILES, 50)),
+            lambda path: generated(path, setting.scale(400, 30), setting.scale(FILES, 50)),
         ),
         ("this source tree", lambda path: of_this_tree(path, setting.scale(100_000, 12))),
     ]
