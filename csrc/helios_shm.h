@@ -129,9 +129,10 @@ typedef struct hs_survey {
     uint32_t is_own; /* it has this build's layout: all below is told, else zero */
     uint32_t ephemeral, pid_namespace, own_pid_namespace;
     uint64_t ring_size, unpersisted_bytes, coordinator_pid;
-    uint32_t participants, reserved; /* slots that are taken */
-    uint32_t slots[1024];            /* HS_SURVEY_SLOTS: which */
-    uint64_t pids[1024];             /* and whose */
+    uint32_t participants,
+        unpersisted_heads; /* slots that are taken; branches that moved since a round was done */
+    uint32_t slots[1024];  /* HS_SURVEY_SLOTS: which */
+    uint64_t pids[1024];   /* and whose */
 } hs_survey;
 /* What the segment of a name ("/helios-...") is, and who takes part in it. It is read, not mapped: nothing in it is trusted. HS_OK,
  * HS_NOT_FOUND, HS_FORMAT (no segment), HS_NO_MEMORY, HS_SYSTEM. */

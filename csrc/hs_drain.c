@@ -535,6 +535,15 @@ static void dead_free(hs_drain *drain, uint32_t n) {
     drain->dead[n] = false;
 }
 
+/* L2 has the heads of this round, and whoever looks at the segment from outside may know (hs_survey.c). */
+static void heads_finish(hs_drain *drain) {
+    for (uint32_t i = 0; i < drain->moved_count; i++) {
+        uint32_t slot = drain->moved[i];
+        drain->known[slot] = drain->heads[slot];
+        hs_store_relaxed(&drain->segment->branches[slot].drained, drain->heads[slot]);
+    }
+}
+
 int hs_drain_finish(hs_drain *drain) {
     if (!drain->collected) return HS_ARGUMENT;
     hs_segment *segment = drain->segment;
@@ -544,8 +553,7 @@ int hs_drain_finish(hs_drain *drain) {
     HS_STEP(free_after);
     for (uint32_t n = 0; n < HS_PARTICIPANTS; n++) dead_free(drain, n);
     drain->probed_dead = false;
-    for (uint32_t i = 0; i < drain->moved_count; i++)
-        drain->known[drain->moved[i]] = drain->heads[drain->moved[i]];
+    heads_finish(drain);
     drain->collected = false;
     uint64_t now = hs_clock_ns(CLOCK_MONOTONIC);
     drain->round_ns = now - drain->collected_ns;

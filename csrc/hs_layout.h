@@ -127,7 +127,8 @@ typedef struct hs_branch_slot {
     hs_word evicted_tag; /* the tag, while the coordinator takes it out: put back if it dies meanwhile */
     hs_word
         turn; /* whom the others let go first, until when (hs_turn.h): advice; the futex is its low half */
-    hs_word reserved[4];
+    hs_word drained; /* the head of the last finished round: L2 has what it names */
+    hs_word reserved[3];
 } hs_branch_slot;
 
 typedef struct hs_index_bucket {

@@ -94,6 +94,7 @@ uint32_t hs_segment_fingerprint(void) {
         offsetof(hs_participant_slot, committing),
         offsetof(hs_branch_slot, waiters),
         offsetof(hs_branch_slot, evicted_tag),
+        offsetof(hs_branch_slot, drained),
         offsetof(hs_chunk_slot, persisted),
         offsetof(hs_chunk_slot, allocated),
         offsetof(hs_chunk_slot, touched),
@@ -356,7 +357,8 @@ static bool header_is_own(const hs_segment_header *header, uint64_t file_size) {
     if (header->chunk_count < HS_CHUNKS_MIN || header->chunk_count > HS_CHUNKS_MAX) return false;
     parts p = parts_compute(header->chunk_count);
     return header->segment_size == p.size && file_size == p.size &&
-           header->participants_offset == p.participants && header->chunks_offset == p.chunks;
+           header->participants_offset == p.participants && header->branches_offset == p.branches &&
+           header->chunks_offset == p.chunks;
 }
 
 static int peek(int fd, hs_segment_header *header, bool *is_own) {

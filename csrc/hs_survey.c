@@ -28,6 +28,20 @@ static int survey_participants(int fd, const hs_segment_header *header, hs_surve
     return status;
 }
 
+/* Heads that no finished round has seen: the record may be in L2, and yet not be known there as the head. */
+static int survey_heads(int fd, const hs_segment_header *header, hs_survey *out) {
+    size_t size = HS_BRANCH_SLOTS * sizeof(hs_branch_slot);
+    hs_branch_slot *slots = malloc(size);
+    if (slots == NULL) return HS_NO_MEMORY;
+    int status = read_at(fd, slots, size, header->branches_offset);
+    for (uint32_t i = 0; status == HS_OK && i < HS_BRANCH_SLOTS; i++) {
+        uint64_t head = hs_load_relaxed(&slots[i].head);
+        out->unpersisted_heads += (head & HS_WORD_IN_L2) == 0 && head != hs_load_relaxed(&slots[i].drained);
+    }
+    free(slots);
+    return status;
+}
+
 static int survey_chunks(int fd, const hs_segment_header *header, hs_survey *out) {
     size_t size = header->chunk_count * sizeof(hs_chunk_slot);
     hs_chunk_slot *chunks = malloc(size);
@@ -57,6 +71,7 @@ static int survey(int fd, const hs_segment_header *header, bool is_own, hs_surve
     out->ring_size = (uint64_t)header->chunk_count * HS_CHUNK_SIZE;
     out->coordinator_pid = hs_load_relaxed(&header->coordinator_pid);
     status = survey_participants(fd, header, out);
+    if (status == HS_OK) status = survey_heads(fd, header, out);
     return status == HS_OK ? survey_chunks(fd, header, out) : status;
 }
 

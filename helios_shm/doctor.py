@@ -296,9 +296,9 @@ def _stale_segment(name: str) -> Iterator[_Found]:
             "warning", "segment", f"{what}; it {layout}",
             f"if its store is gone, or was opened by another version that has ended, rm {path}",
         )  # fmt: skip
-    elif found.unpersisted_bytes and not found.ephemeral:
+    elif _has_more(found):
         yield _found(
-            "warning", "segment", f"{what}, and {found.unpersisted_bytes} bytes of commits are in it alone",
+            "warning", "segment", f"{what}, and {_unpersisted(found)} are in it alone",
             "open its store once (helios-shm --store PATH status), which writes them to disk; if it is gone, "
             f"rm {path}",
         )  # fmt: skip
@@ -309,11 +309,20 @@ def _stale_segment(name: str) -> Iterator[_Found]:
         )  # fmt: skip
 
 
+def _has_more(found: Any) -> bool:
+    """Has a segment what the disk has not, and should have?"""
+    return bool(not found.ephemeral and (found.unpersisted_bytes or found.unpersisted_heads))
+
+
+def _unpersisted(found: Any) -> str:
+    return f"{found.unpersisted_bytes} bytes of commits and {found.unpersisted_heads} heads of branches"
+
+
 def _remove_segment(path: Path) -> None:
     """Remove it unless something has changed since it was found."""
     with _unused(path) as unused:
         found = survey(path.name)
-        if not unused or found is None or (found.unpersisted_bytes and not found.ephemeral):
+        if not unused or found is None or not found.is_own or _has_more(found):
             raise BlockingIOError(errno.EBUSY, "somebody uses it now", os.fspath(path))
         os.unlink(path)
 
@@ -507,7 +516,7 @@ def _taking_part(paths: StorePaths, found: Any) -> Iterator[_Found]:
             what = f"process {pid} is stopped and keeps its chunk of the ring"
             yield _found("warning", "participants", what, f"kill -CONT {pid}")
     if not coordinated:
-        yield from _uncoordinated(paths, int(found.unpersisted_bytes), bool(living))
+        yield from _uncoordinated(paths, found, bool(living))
 
 
 def _dead(paths: StorePaths, pids: list[int], coordinated: bool) -> _Found:
@@ -517,11 +526,11 @@ def _dead(paths: StorePaths, pids: list[int], coordinated: bool) -> _Found:
     return _found("warning", "participants", what, "opening the store frees them", _opening(paths))
 
 
-def _uncoordinated(paths: StorePaths, unpersisted_bytes: int, is_used: bool) -> Iterator[_Found]:
+def _uncoordinated(paths: StorePaths, found: Any, is_used: bool) -> Iterator[_Found]:
     """Nobody writes to disk just now. Whoever uses the store starts somebody when it waits, or now and then."""
     open_it = "open the store once (helios-shm status), or doctor --fix"
-    if unpersisted_bytes:
-        what = f"nobody writes {unpersisted_bytes} bytes of commits to disk"
+    if _has_more(found):
+        what = f"nobody writes {_unpersisted(found)} to disk"
         yield _found("note" if is_used else "warning", "coordinator", what, open_it, _opening(paths))
     elif not is_used:
         what = "nobody uses the store, and its shared memory is still there"

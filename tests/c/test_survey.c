@@ -61,6 +61,20 @@ static void bytes_that_only_the_segment_has_are_counted(void) {
     segment_break();
 }
 
+static void head_that_no_round_has_seen_is_counted(void) {
+    static hs_survey found;
+    segment_make(4);
+    CHECK_EQ_INT(hs_segment_survey(name, &found), HS_OK);
+    CHECK_EQ_INT(found.unpersisted_heads, 0); /* all are in L2, if anywhere */
+    hs_store_release(&segment.branches[7].head, 42);
+    hs_store_release(&segment.branches[9].head, 43);
+    hs_store_release(&segment.branches[9].drained, 43);
+    CHECK_EQ_INT(hs_segment_survey(name, &found), HS_OK);
+    CHECK_EQ_INT(found.unpersisted_heads, 1);
+    CHECK_EQ_INT(found.unpersisted_bytes, 0);
+    segment_break();
+}
+
 static void segment_of_another_build_is_told_from_damage(void) {
     static hs_survey found;
     segment_make(4);
@@ -105,6 +119,7 @@ static void file_that_is_no_segment_is_said_to_be_none(void) {
 int main(void) {
     RUN(segment_says_whose_it_is_and_who_takes_part);
     RUN(bytes_that_only_the_segment_has_are_counted);
+    RUN(head_that_no_round_has_seen_is_counted);
     RUN(segment_of_another_build_is_told_from_damage);
     RUN(file_that_is_no_segment_is_said_to_be_none);
     return hs_test_report();

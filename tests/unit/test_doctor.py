@@ -173,7 +173,7 @@ def test_segment_of_another_version_is_told_by_its_layout(store_path: Path) -> N
         file.seek(8)
         file.write((77).to_bytes(4, "little"))
     found = found_at(store_path, segment=segment)
-    assert subjects(found) == [("error", "segment")] and "layout 77" in found[0].message
+    assert subjects(found)[0] == ("error", "segment") and "layout 77" in found[0].message
     shutil.rmtree(store_path)
     found = found_at(store_path, fix=True, segment=segment)
     assert subjects(found) == [("warning", "segment")] and not found[0].mended
