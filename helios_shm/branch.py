@@ -338,16 +338,18 @@ class Branch(hot.BranchBase):
         logs = (
             f"the logs of {self._name!r} and {of._name!r} have" if of is not None else "no branch's log has"
         )
-        raise NotFoundError(f"{what}: {logs} no state that both come from; pass base=")
+        known = (each for each in (self, of) if each is not None and each._live_record() is not None)
+        dropped = "".join(each._dropped() for each in known)
+        raise NotFoundError(f"{what}: {logs} no state that both come from{dropped}; pass base=")
 
     def _history(self) -> Iterator[Generation]:
-        """The states of each commit, newest first: its own, and that of its second parent. A branch that began with
-        edits, or with a merge, began with the empty state; one that was made at a state, with that."""
+        """The states of each commit that is in the log, newest first: its own, and that of its second parent. A branch
+        that began with edits, or with a merge, began with the empty state; one that was made at a state, with that."""
         record = None
         if self._live_record() is not None:
             for record, _ in self._records():
                 yield roots_of(record)
-        if record is None or began_empty(record):
+        if record is None or (sequence_of(record) == 1 and began_empty(record)):
             yield (empty_root(),)
 
     def _histories(self) -> Iterator[Iterator[Generation]]:
@@ -541,7 +543,8 @@ class Branch(hot.BranchBase):
         """What a message says of history that was collected."""
         head, oldest = record_head(self._existing()), self._oldest()
         first = head.sequence - (head.serial - oldest)
-        return f"; a collection dropped all before commit {first}" if oldest and first > 1 else ""
+        dropped = oldest and first > 1
+        return f"; a collection dropped all of {self._name!r} before commit {first}" if dropped else ""
 
     def _at_sequence(self, sequence: int) -> bytes | None:
         record = self._existing()
@@ -596,6 +599,8 @@ class Branch(hot.BranchBase):
         return the newest, or None after ``timeout`` seconds. Waits that come late coalesce; the newest is never
         missed."""
         attachment = self._attachment
+        if after is not None and (isinstance(after, bool) or not isinstance(after, int)):
+            raise TypeError(f"after is the sequence number of a commit, not {type(after).__name__}")
         deadline = Deadline(timeout)
         record = self._live_record()
         if after is None:

@@ -307,6 +307,9 @@ def create_bundle(
     memory the records of the commits that it writes, and about 200 bytes for each value.
     """
     attachment = engine._live()
+    for name, given in (("refs", refs), ("have", have)):
+        if isinstance(given, str):
+            raise TypeError(f"{name} is several, not one: write {name}=[{given!r}]")
     known, cuts = _had(engine, have)
     found = _all_refs(engine) if refs is None else [_ref_of(engine, ref) for ref in refs]
     for ref in found:

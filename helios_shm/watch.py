@@ -28,7 +28,7 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, Self
 
 from . import config
 from ._capi import hot, lib
@@ -76,6 +76,9 @@ class Watch(Iterator["Commit"], AsyncIterator["Commit"]):
 
     def __init__(self) -> None:
         raise TypeError("watches come from Branch.watch()")
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Watch cannot be pickled; hand over its branch, and watch that")
 
     def __repr__(self) -> str:
         return f"<Watch of {self._branch!r}{', closed' if self._closed else ''}>"

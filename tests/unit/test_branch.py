@@ -380,6 +380,9 @@ def test_wait_gives_up_after_its_timeout(branch: helios_shm.Branch) -> None:
     put(branch)
     assert branch.wait(timeout=0.01) is None
     assert branch.wait(after=1, timeout=-1) is None
+    for after in ("1", True):
+        with pytest.raises(TypeError, match="after is the sequence number"):
+            branch.wait(after=after)  # type: ignore[arg-type]
 
 
 def test_wait_is_woken_by_the_first_and_by_later_commits_of_a_thread(branch: helios_shm.Branch) -> None:

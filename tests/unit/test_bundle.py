@@ -340,6 +340,8 @@ def test_bad_arguments_are_refused(
     grow(engine.branch("main"), 1, seed=17)
     with pytest.raises(TypeError):
         create_bundle(engine, file, [17])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match=r"refs=\['main'\]"):
+        create_bundle(engine, file, "main")
     with pytest.raises(NotFoundError, match="another store"):
         create_bundle(engine, file, [other.branch("main")])
     with pytest.raises(NotFoundError):

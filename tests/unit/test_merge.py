@@ -1,6 +1,7 @@
 """Merging states and branches: what comes of it, what is in conflict, where the common state is found."""
 
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -361,6 +362,20 @@ def test_branches_with_nothing_in_common_want_a_base(engine: Engine, main: Branc
     ):
         main.merge(foreign)
     assert dict(main.merge(foreign, base=main.head).snapshot) == {"a": b"1"}
+
+
+def test_history_that_was_collected_is_not_taken_for_an_empty_beginning(engine: Engine, main: Branch) -> None:
+    plan = engine.branch("plan", at=step(main, {"a": b"1", "gone": b"1"}))
+    step(plan, {"b": b"2"})
+    step(main, {"gone": None})
+    engine.gc(history=1, grace=timedelta(0))
+    # With the empty state as its base, a merge would bring back what main has removed.
+    with pytest.raises(
+        NotFoundError, match=r"dropped all of 'main' before commit 2; .* 'plan' .* 2; pass base="
+    ):
+        main.merge(plan)
+    with pytest.raises(NotFoundError, match="dropped all of 'main' before commit 2; pass base="):
+        main.merge(plan.head.fork().commit().snapshot)
 
 
 def test_snapshot_without_a_base_is_looked_for_in_every_log(engine: Engine, main: Branch) -> None:

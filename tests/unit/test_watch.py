@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import pickle
 import threading
 import uuid
 from collections.abc import Coroutine, Iterator
@@ -466,3 +467,5 @@ def test_bad_arguments_are_refused(branch: Branch, error: type[Exception], argum
         branch.watch(**arguments)
     with pytest.raises(TypeError):
         Watch()
+    with pytest.raises(TypeError, match="hand over its branch"):
+        pickle.dumps(branch.watch())
