@@ -145,7 +145,7 @@ MUTANTS = (
 
 
 def steps_in(header: Path) -> list[str]:
-    """The labels of csrc/hs_step.h, but for those of a collection, which tests/processes/test_collection.py goes through."""
+    """The labels of csrc/hs_step.h, but for a collection's: tests/processes/test_collection.py goes through those."""
     found = re.findall(r"\bX\((\w+)\)", header.read_text().partition("#define HS_STEP_ENUM")[0])
     return [label for label in found if not label.startswith(COLLECTION)]
 

@@ -106,8 +106,8 @@ def _stops(run: Run) -> list[tuple[str, str]]:
     for line in lines:
         who = "coordinator" if "/* coordinator" in line else "worker"
         found += [(who, label) for label in re.findall(r"X\((\w+)\)", line)]
-    # A coordinator evicts when there are more branches than slots, and leaves when there is nobody to be blocked. Nobody
-    # collects here.
+    # A coordinator evicts when there are more branches than slots, and leaves when there is nobody to be blocked.
+    # Nobody collects here.
     left_out = ("evict", "leave", "stop_", "gc_")
     stops = [stop for stop in found if not stop[1].startswith(left_out)] + [("worker", "")] * 6
     run.chance("stops").shuffle(stops)
