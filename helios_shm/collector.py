@@ -75,7 +75,7 @@ Work = Generator[None, None, None]
 
 
 class Mark:
-    """What lives (csrc/hs_mark.h), and the tables of leases that it is told of."""
+    """What lives (csrc/hs_mark.c), and the tables of leases that it is told of."""
 
     def __init__(self, leases: Path) -> None:
         self._leases = os.fsencode(leases)
@@ -107,12 +107,17 @@ class Mark:
         )
         return int(self._row[0])
 
-    def leases(self, *, drop_dead: bool) -> int:
-        """Read the tables again. Returns how many states came in that nothing marked is. ``drop_dead``: remove those of
-        processes that are gone, before; never between hs_drain_stop and hs_drain_go."""
-        if drop_dead:
-            check(lib.hs_lease_drop_dead(self._leases), "removing the leases of the dead")
-        return check(lib.hs_lease_view_read(self._view, self._mark), "reading the leases")
+    def leases(self) -> int | None:
+        """Read the tables again. Returns how many states came in that nothing marked is; None: some process is just
+        putting a table in its place, so look again."""
+        found = lib.hs_lease_view_read(self._view, self._mark)
+        return None if found == lib.HS_TIMED_OUT else check(found, "reading the leases")
+
+    def drop_dead(self) -> None:
+        """Remove the tables of processes that are gone; never between hs_drain_stop and hs_drain_go."""
+        status = lib.hs_lease_drop_dead(self._leases)
+        if status != lib.HS_TIMED_OUT:
+            check(status, "removing the leases of the dead")
 
     def pending(self) -> int:
         return int(lib.hs_mark_pending(self._mark))
@@ -445,16 +450,31 @@ class Collection:
     def _mark_all(self) -> Work:
         """Everything that lives now."""
         self._add_noted()
-        self._mark.leases(drop_dead=not self.request.dry_run)
+        yield from self._read_leases()
+        self._strange = 0
         yield from self._pass()
         yield from self._catch_up()
+
+    def _read_leases(self) -> Work:
+        if not self.request.dry_run:
+            self._mark.drop_dead()
+        for _ in range(STOPS_MAX):
+            found = self._mark.leases()
+            if found is not None:
+                self._strange += found
+                return
+            time.sleep(STOP_PAUSE_SECONDS / 4)
+            yield
+        raise BusyError(
+            f"{self.owner.paths.leases} stays locked: is a process stopped that was just opening the store?"
+        )
 
     def _catch_up(self) -> Work:
         """What has come since: new packs, new commits, states that are held and that nothing marked is."""
         self._add_noted()
         for number in self._unscanned():
             yield from self._scan(number)
-        self._strange += self._mark.leases(drop_dead=not self.request.dry_run)
+        yield from self._read_leases()
         if self._strange:
             self._strange = 0
             yield from self._pass()
@@ -720,8 +740,9 @@ class Collection:
             if time.monotonic() > end:
                 return False
         # Each is said once only: what came in now is to be looked for after this.
-        self._strange += self._mark.leases(drop_dead=False)
-        return not unfound and not self._strange
+        found = self._mark.leases()
+        self._strange += found or 0
+        return not unfound and found is not None and not self._strange
 
     def _revive(self, batch: l2.Batch, id: bytes) -> None:
         """Something that was marked after it had been decided which rows die: one of its rows lives."""

@@ -3,7 +3,7 @@
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -180,6 +180,59 @@ def test_what_is_younger_than_the_grace_is_kept(engine: helios_shm.Engine) -> No
     assert not is_gone(engine, id)
     engine.gc(grace=NOW)
     assert is_gone(engine, id)
+
+
+def clock_set_back(path: Path, seconds: int) -> StorePaths:
+    """Let a store that nobody has open look as if its packs were so much older."""
+    paths = until_left(path)
+    writer = l2.Writer(paths, sync=False)
+    writer.draw_epoch()
+    with writer.transaction() as batch:
+        ticks = batch.clock().ticks
+        assert ticks
+        before = [(time - seconds * SECOND, number) for time, number in ticks]
+        later = [(before[-1][0] + n * HORIZON_NS, batch.next_pack) for n in (1, 2)]
+        batch.put_clock(Clock((*before, *later)))
+    writer.close()
+    return paths
+
+
+def test_what_is_written_again_does_not_lean_on_what_is_older_than_the_grace(store_path: Path) -> None:
+    """Written twice and stored once, a young state would lie among the old ones, and go with them."""
+    with helios_shm.open(store_path) as engine:
+        id = detached(engine, "again")
+        engine.sync()
+    clock_set_back(store_path, 7200)
+    with helios_shm.open(store_path) as engine:
+        assert detached(engine, "again") == id
+        engine.sync()
+        engine.gc(grace=timedelta(hours=1))
+        assert not is_gone(engine, id)
+        assert len(dict(engine.snapshot(id))) == 30
+    clock_set_back(store_path, 7200)
+    with helios_shm.open(store_path) as engine:
+        engine.gc(grace=timedelta(hours=1))
+        assert is_gone(engine, id), "older than the grace, and nobody's"
+
+
+def test_what_is_written_again_at_once_is_stored_once(store_path: Path) -> None:
+    sizes = []
+    for _ in range(2):
+        with helios_shm.open(store_path) as engine:
+            detached(engine, "again")
+        nodes, values, _ = stored(until_left(store_path))
+        sizes.append((len(nodes), len(values), sum(1 for _ in rows_of(store_path))))
+    assert sizes[0] == sizes[1]
+
+
+def rows_of(path: Path) -> Iterator[bytes]:
+    """The ids of all rows, dead ones included."""
+    writer = l2.Writer(StorePaths(path), sync=False)
+    try:
+        for _, pack in writer.packs_between(0, writer.newest_pack()):
+            yield from (l2.pack_id(pack, row) for row in range(l2.pack_count(pack)))
+    finally:
+        writer.close()
 
 
 # ---- what goes ----
@@ -444,10 +497,3 @@ def test_packs_that_are_copied_have_the_form_of_others(store_path: Path) -> None
 def test_runs_of_pages() -> None:
     assert list(collector._runs([])) == []
     assert list(collector._runs([9, 3, 4, 5, 8, 1])) == [(1, 1), (3, 3), (8, 2)]
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)

@@ -42,7 +42,7 @@ from tests.marking import living
 from tests.processes.rig import coordinators, until_nothing_runs
 
 TITLE = "collect"
-SECONDS = 110.0
+SECONDS = 130.0
 
 COLLECTING_SECONDS = 60.0
 COLLECTING_SECONDS_MUTANT = 40.0
@@ -60,15 +60,15 @@ MUTANTS = (
     Mutant(
         "leases are not looked at",
         "helios_shm/collector.py",
-        '        return check(lib.hs_lease_view_read(self._view, self._mark), "reading the leases")\n',
-        "        return 0\n",
+        "        found = lib.hs_lease_view_read(self._view, self._mark)\n",
+        "        found = 0\n",
         "what a process holds, and no branch has, is deleted under its hands",
     ),
     Mutant(
         "new packs are not marked from",
         "helios_shm/collector.py",
-        "young=number >= self._young)\n        if not left",
-        "young=False)\n        if not left",
+        "young=number >= self._young\n",
+        "young=False\n",
         "what was committed during a collection stands on what it deletes",
     ),
     Mutant(
@@ -360,15 +360,18 @@ class Oracle:
     def read_all(self) -> None:
         """Every commit of every branch."""
         for name in self._engine.branches():
-            branch = self._engine.branch(name)
             try:
-                self._read(branch)
-            except NotFoundError:
-                if branch.name in self._engine.branches():
-                    self._outcome.violate(f"branch {name}: {traceback.format_exc()}")
+                self._read(self._engine.branch(name))
+            except HeliosError:
+                self._outcome.violate(f"branch {name}: {traceback.format_exc()}")
 
     def _read(self, branch: Branch) -> None:
-        for commit in branch.log(HISTORY):
+        try:
+            commits = list(branch.log(HISTORY))
+        except NotFoundError:  # deleted just now; perhaps it is there again
+            return
+        self._outcome.count("commits read out of logs", len(commits))
+        for commit in commits:
             number = int(commit.message)
             for fault in faults(self._engine, commit.snapshot, number, f"the log of {branch.name}"):
                 self._outcome.violate(fault)
