@@ -299,7 +299,8 @@ class Engine:
         id gets NotFoundError.
 
         history: how many of its newest commits each branch keeps (1 or more), or of what age at most; a mapping says so
-            for branches whose name matches a glob pattern (the first that does; others keep all). None: all.
+            for branches whose name matches a glob pattern, in which ``*`` stands for slashes as well (the first that
+            does; others keep all). None: all.
         grace: what was committed in this time is kept, whoever knows of it: an id may be on its way to another process.
         dry_run: change nothing, and say what would go.
 

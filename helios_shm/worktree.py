@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import struct
 from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
+from .blobs import replace_file
 from .hashing import blake3
 from .store import StorePaths
 
@@ -164,16 +164,7 @@ class Worktree:
         if not self.path.exists():
             _make_directory(parent)
             _drop_stale(parent)
-        temporary = parent / f".tmp-{secrets.token_hex(8)}"
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            with os.fdopen(fd, "wb") as file:
-                file.write(data)
-            os.rename(temporary, self.path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
+        replace_file(self.path, data)
 
 
 def _make_directory(path: Path) -> None:
