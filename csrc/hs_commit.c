@@ -5,7 +5,7 @@
  *
  * Invariants. Everything that a head names was published before the head's compare-and-swap, the linearisation point. The chunk stays
  * BUSY until the head has moved: a chunk given up earlier could be drained and reused with the record in it. What is there already, and not
- * held by a lease, is relied on only between `enter` and `leave`, when nothing is deleted; the result is held before `leave`. A suspended
+ * held by a lease, is relied on only between hs_engine_enter and hs_engine_leave, when nothing is deleted; the result is held before that. A suspended
  * commit holds no chunk and no pointer into the cache. Nothing that was put needs to be taken back when a commit ends
  * without moving the head: it is unreferenced, and harmless.
  */
@@ -546,18 +546,11 @@ static bool is_suspension(int64_t result) {
 /* Was anything deleted between the two? A stop that came to nothing changes the word as well. */
 static bool deleted_between(uint64_t before, uint64_t now) { return before >> 1 != now >> 1; }
 
-static void leave(hs_engine *engine) {
-    if (HS_LIKELY(engine->self.slot != NULL))
-        hs_store32_release(&engine->self.slot->committing, 0); /* E28 (release end) */
-}
-
-/* Be in a commit, so that nothing is deleted until `leave`. Where something was since the commit was last in one, what it had found may be
+/* Be in a commit, so that nothing is deleted until hs_engine_leave. Where something was since the commit was last in one, what it had found may be
  * gone: it begins again. HS_STOPPED: something is about to be. */
 static int enter(hs_call *call, hs_commit_state *state) {
     hs_engine *engine = call->engine;
-    if (HS_LIKELY(engine->self.slot != NULL)) hs_store32_relaxed(&engine->self.slot->committing, 1);
-    hs_fence_seq_cst(); /* E26: I am in a commit, before I look whether anything is deleted */
-    uint64_t now = call->collection = hs_engine_collection(engine);
+    uint64_t now = call->collection = hs_engine_enter(engine);
     HS_STEP(commit_begun);
     int status = HS_OK;
     if (HS_UNLIKELY(now != engine->collection || now != state->collection)) {
@@ -569,7 +562,7 @@ static int enter(hs_call *call, hs_commit_state *state) {
         if (status == HS_OK && deleted_between(state->collection, now)) begin_again(engine, state);
         if (status == HS_OK) engine->collection = state->collection = now;
     }
-    if (status != HS_OK) leave(engine);
+    if (status == HS_COLLECTED) hs_engine_leave(engine);
     return status;
 }
 
@@ -629,12 +622,12 @@ static int64_t run_locked(hs_call *call, hs_commit_state *state) {
         hs_metrics_measure(engine->self.metrics, HS_MEASURE_COMMIT, state->latency_ns);
         call->retries = state->retries;
         hold_result(call, state);
-        leave(engine);
+        hs_engine_leave(engine);
         hs_ring_bell(&engine->segment); /* E7 */
         give_turn(call, state);
         result |= look_after(engine, state->start_ns);
     } else {
-        leave(engine);
+        hs_engine_leave(engine);
     }
     if (result == HS_CONFLICT) hs_metrics_count(engine->self.metrics, HS_COUNT_CONFLICTS, 1);
     return result == HS_MISSING ? hs_call_status(call, HS_MISSING) : result;

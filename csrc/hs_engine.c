@@ -321,6 +321,19 @@ uint64_t hs_engine_collection(hs_engine *engine) {
     return hs_load_acquire(&engine->segment.header->collection); /* E29 (acquire end) */
 }
 
+void hs_engine_leave(hs_engine *engine) {
+    if (HS_LIKELY(engine->self.slot != NULL))
+        hs_store32_release(&engine->self.slot->committing, 0); /* E28 (release end) */
+}
+
+uint64_t hs_engine_enter(hs_engine *engine) {
+    if (HS_LIKELY(engine->self.slot != NULL)) hs_store32_relaxed(&engine->self.slot->committing, 1);
+    hs_fence_seq_cst(); /* E26: I am in a commit, before I look whether anything is deleted */
+    uint64_t collection = hs_engine_collection(engine);
+    if (HS_UNLIKELY(collection & 1)) hs_engine_leave(engine);
+    return collection;
+}
+
 int hs_collection_wait(hs_engine *engine, uint64_t collection, unsigned wait_ms) {
     hs_word *word = &engine->segment.header->collection;
     if (hs_load_acquire(word) != collection) return HS_OK;

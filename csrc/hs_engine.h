@@ -48,6 +48,9 @@ void hs_engine_unlock(hs_engine *engine);
 /* An entry by id, counted as hit or miss; a hit lets it stay a lap longer. */
 int hs_engine_ring_get(hs_engine *engine, const uint8_t id[32], void *buffer, size_t capacity,
                        hs_ring_hit *hit);
+/* Be in a commit: until hs_engine_leave nothing is deleted. The collection word; odd: something is about to be, and it was left again. */
+uint64_t hs_engine_enter(hs_engine *engine);
+void hs_engine_leave(hs_engine *engine);
 /* hs_commit_one for who holds the lock already. */
 int64_t hs_commit_one_locked(hs_call *call, hs_branch_ref *branch, const uint8_t *base, const uint8_t *key,
                              size_t key_size, const uint8_t *value, size_t value_size);

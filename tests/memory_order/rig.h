@@ -3,6 +3,7 @@
 #define RIG_H
 #include "hs_branch.h"
 #include "hs_drain.h"
+#include "hs_lease.h"
 #include "hs_locator.h"
 #include "model.h"
 #include "runtime.h"
@@ -42,6 +43,10 @@ uint32_t rig_home(void);
 uint64_t rig_tag(int name);
 int rig_slot_find(int who, int name, uint32_t *slot);
 bool rig_slot_is(uint32_t slot, int name);
+
+/* A process's leases; is a state of this name held, as the coordinator reads it? */
+hs_leases *rig_leases(void);
+bool rig_is_leased(char name);
 
 /* A locator, and a pack of one row in it. */
 void rig_locator(void);

@@ -5,8 +5,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The segment's tables; the ring of four chunks; the locator's file. */
-enum { RING_OFFSET = 1 << 20, LOCATOR_OFFSET = 5 << 20, SHARED_SIZE = 6 << 20, MEMORY_SIZE = 1 << 20 };
+/* The segment's tables; a table of leases; the ring of four chunks; the locator's file. */
+enum {
+    LEASES_OFFSET = 1 << 19,
+    RING_OFFSET = 1 << 20,
+    LOCATOR_OFFSET = 5 << 20,
+    SHARED_SIZE = 6 << 20,
+    MEMORY_SIZE = 1 << 20
+};
 extern uint8_t shared[SHARED_SIZE];
 /* Bit n: byte n of the participants' file is locked, all the time. */
 extern unsigned runtime_living;

@@ -592,6 +592,58 @@ static void join_and_publish(void) {
 
 static void collect_once(void) { hs_drain_collect(drain, &round_of); }
 
+/* ---- commits and leases beside a deletion: E26, E27, E28, E29 ---- */
+
+static hs_leases *leases;
+static bool is_deleted, was_leased;
+
+static void begin_with_leases(void) {
+    begin_with_engine();
+    leases = rig_leases();
+    engine.self = people[0];
+    engine.leases = leases;
+    is_deleted = was_leased = false;
+}
+
+static enum hs_lease_result hold(char name) {
+    uint8_t id[32];
+    return hs_lease_add(leases, rig_id(name, id), 1);
+}
+
+static void stop_and_delete(void) {
+    uint64_t pid;
+    is_deleted = hs_drain_stop(drain, 0, &pid) == HS_OK;
+    if (!is_deleted) return;
+    was_leased = rig_is_leased('a');
+    hs_drain_go(drain, 1);
+}
+
+/* Nothing was deleted when it began, and its result is held when it ends. */
+static void commit_and_hold(void) {
+    if (hs_engine_enter(&engine) != 0) return;
+    status_of[0] = HS_OK;
+    hold('a');
+    hs_engine_leave(&engine);
+}
+
+static void what_was_made_before_is_held(void) {
+    if (status_of[0] == HS_OK && is_deleted)
+        promise(was_leased, "a deletion comes before a commit, or after it, and sees its result held");
+}
+
+static void hold_and_look(void) { status_of[0] = hold('a'); }
+
+static void what_is_trusted_was_seen(void) {
+    if (status_of[0] == HS_LEASE_TRUSTED && is_deleted)
+        promise(was_leased, "what is held is seen by a deletion, or not trusted");
+}
+
+static void commit_after_a_deletion(void) {
+    if (hs_engine_enter(&engine) != 2) return;
+    promise(hs_load_relaxed(&segment.chunks[rings[0].writer.chunk].stale) != 0,
+            "who begins after a deletion relies on nothing from before it");
+}
+
 /* ---- All of them ---- */
 
 static void nothing(void) {}
@@ -663,6 +715,12 @@ const scenario scenarios[] = {
      begin_with_engine, who_asks_is_not_forgotten, 0},
     {"freed and joined", "E16", 2, {finish_round, join_and_insert},
      begin_with_dead, a_new_owner_has_the_last_word, 0},
+    {"committed and deleted", "E26 E28", 2, {commit_and_hold, stop_and_delete},
+     begin_with_leases, what_was_made_before_is_held, 0},
+    {"held and deleted", "E27", 2, {hold_and_look, stop_and_delete},
+     begin_with_leases, what_is_trusted_was_seen, 0},
+    {"deleted and begun", "E29", 2, {commit_after_a_deletion, stop_and_delete},
+     begin_with_leases, nothing, 0},
     {"joined and collected", "E17 E18", 2, {join_and_publish, collect_once},
      begin_with_free_slot, nothing, 0},
 };

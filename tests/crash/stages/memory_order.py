@@ -44,7 +44,7 @@ _PRODUCT = (
     "step",
     "engine",
 )
-_HOOKED = ("scenarios", "rig")
+_HOOKED = ("scenarios", "rig", "leases")
 _EXPLORER = ("model", "runtime", "litmus", "plain", "main")
 _FLAGS = ("-std=gnu11", "-Wall", "-Wextra", "-Wconversion", "-Werror")
 # ThreadSanitizer is not there: its entry points are ours, and so are fences, which it does not know.
