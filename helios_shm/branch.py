@@ -404,8 +404,8 @@ class Branch(hot.BranchBase):
         return True
 
     def delete(self) -> None:
-        """Remove the branch. Its commits stay readable by id; workspaces forked from it can no longer commit.
-        Raises NotFoundError."""
+        """Remove the branch. Its states stay readable by id until a collection; workspaces forked from it can no longer
+        commit. Raises NotFoundError."""
         self._move(lib.HS_MOVE_DELETE, make_snapshot(self._attachment, empty_root()))
 
     def _create(self, snapshot: Snapshot) -> None:
@@ -451,7 +451,8 @@ class Branch(hot.BranchBase):
     # --- history ---
 
     def log(self, limit: int | None = None, *, path: str | None = None) -> Iterator[Commit]:
-        """The branch's commits since it was (last) made, newest first, at most ``limit``.
+        """The branch's commits since it was (last) made, newest first, at most ``limit``; down to the oldest that
+        collections have left. Raises NotFoundError, when it is iterated, for a branch that does not exist.
 
         path: only commits that touched this path (with a '/' at its end: anything below it). Cost then: a look into
         each state, many at once, up to twice as many as had to be read for what was taken of the iterator.

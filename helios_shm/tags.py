@@ -16,7 +16,9 @@ from .snapshot import Snapshot, make_snapshot
 
 
 def set_tag(attachment: Attachment, name: str, snapshot: Snapshot) -> None:
-    """Make a tag. ExistsError if it is there and names another snapshot."""
+    """Make a tag. ExistsError if it is there and names another snapshot, TypeError for what is no snapshot."""
+    if not isinstance(snapshot, Snapshot):
+        raise TypeError(f"a tag names a Snapshot, not {type(snapshot).__name__}")
     branch = _branch_of_tag(attachment, name)
     while True:
         try:

@@ -30,7 +30,7 @@ from .store import Place
 @click.option(
     "--at", type=REFERENCE, metavar="REFERENCE", help="Where it begins; else at the head of --branch."
 )
-@click.option("--delete", "-d", is_flag=True, help="Remove the branch; its commits stay readable by id.")
+@click.option("--delete", "-d", is_flag=True, help="Remove the branch; its states stay until a gc.")
 @click.option("--prefix", default="", metavar="TEXT", help="List only names that begin so.")
 @branch_option
 @json_lines_option

@@ -104,7 +104,7 @@ def test_bad_tag_name_is_value_error(engine: helios_shm.Engine, name: str) -> No
 def test_what_is_no_name_and_no_snapshot_is_type_error(engine: helios_shm.Engine, space: str) -> None:
     with pytest.raises(TypeError, match="tag name"):
         engine.tag(1, engine.empty)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="snapshot"):
+    with pytest.raises(TypeError, match="a tag names a Snapshot"):
         engine.tag(space, engine.empty.id)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="prefix"):
         engine.tags(b"")  # type: ignore[arg-type]
