@@ -52,7 +52,7 @@ def fsync_directory(path: Path) -> None:
 
 def replace_file(path: Path, data: bytes) -> None:
     """Put a small file under a name, whole or not at all. Not synced."""
-    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    temporary = path.parent / f".tmp-{secrets.token_hex(8)}"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         write_all(fd, memoryview(data))

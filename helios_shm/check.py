@@ -69,7 +69,7 @@ _PINNED, _PRIVATE, _UNPINNED = "pinned", "private", "unpinned"
 _DATABASES = (b"packs", b"log", b"branches", b"meta")
 _KNOWN_FILES = re.compile(
     r"helios\.json|db|locator(\.next|\.damaged)?|blobs|worktrees|locks|leases|coordinator\.log|coordinator\.error"
-    r"|\.?gc\.(request|result)(-[0-9a-f]{8})?"
+    r"|gc\.(request|result)|\.tmp-[0-9a-f]{16}"
 )
 _TRASH_NAME = re.compile(r"trash-[0-9a-f]{64}")
 _BLOB_DIRECTORY, _BLOB_NAME = re.compile(r"[0-9a-f]{2}"), re.compile(r"[0-9a-f]{62}")
@@ -914,10 +914,11 @@ def _look(attachment: Attachment) -> list[str]:
 def _mend(attachment: Attachment, damage: list[str]) -> list[str]:
     """Mend what can be without losing anything: what was left behind is removed, the locator made anew."""
     mended = []
-    for path in sorted(attachment.paths.blobs.glob("[0-9a-f][0-9a-f]/.tmp-*")):
+    paths = attachment.paths
+    for path in sorted([*paths.blobs.glob("[0-9a-f][0-9a-f]/.tmp-*"), *paths.worktrees.glob(".tmp-*")]):
         if _is_left_behind(path):
             path.unlink(missing_ok=True)
-            mended.append(f"{path.relative_to(attachment.paths.root)} was removed")
+            mended.append(f"{path.relative_to(paths.root)} was removed")
     if any(sentence.startswith("locator:") for sentence in damage):
         _renew_locator(attachment)
         mended.append("the locator was built anew")

@@ -419,15 +419,35 @@ def test_damaged_head_in_shared_memory_is_named(opened: helios_shm.Engine) -> No
 def test_repair_renews_the_locator_and_removes_what_was_left_behind(opened: helios_shm.Engine) -> None:
     opened.sync()
     store = StorePaths(opened.path)
-    left = blobs.path_of(store, blake3(LARGE)).with_name(".tmp-left")
-    left.touch()
-    os.utime(left, (0, 0))
+    store.worktrees.mkdir(exist_ok=True)
+    left = [blobs.path_of(store, blake3(LARGE)).with_name(".tmp-left"), store.worktrees / ".tmp-left"]
+    for path in left:
+        path.touch()
+        os.utime(path, (0, 0))
     flip(store.locator, 25)  # the seed: nothing is found any more
     assert not opened.check().ok
     report = opened.check(repair=True)
     assert report.ok
-    assert [sentence.split(":")[0] for sentence in report.damage] == ["mended", "mended"]
-    assert not left.exists() and opened.check() == helios_shm.CheckReport(True, ())
+    assert [sentence.split(":")[0] for sentence in report.damage] == ["mended"] * 3
+    assert not any(path.exists() for path in left) and opened.check() == helios_shm.CheckReport(True, ())
+
+
+def test_files_that_are_being_written_are_no_damage(
+    opened: helios_shm.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "there").mkdir()
+    written: list[str] = []
+
+    def rename(source: Path, target: Path) -> None:
+        written.append(target.parent.name)
+        assert opened.check().ok, source
+        os.replace(source, target)
+
+    monkeypatch.setattr("helios_shm.blobs.os.rename", rename)
+    opened.empty.fork().ingest(tmp_path / "there")
+    opened.branch("main").head.materialize(tmp_path / "there")
+    opened.gc()
+    assert set(written) == {"worktrees", opened.path.name}
 
 
 def test_repair_leaves_what_it_cannot_mend_alone_and_named(opened: helios_shm.Engine) -> None:
