@@ -105,6 +105,7 @@ static int table_make(const hs_leases *leases, int at, shown_table *table) {
     table->fd = openat(at, temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (table->fd < 0) return hs_err_system(errno);
     size_t size = sizeof(hs_lease_header) + (size_t)(leases->mask + 1) * sizeof *leases->words;
+    (void)fchmod(table->fd, 0600);
     int status = flock(table->fd, LOCK_EX | LOCK_NB) == 0 ? table_map(table, size)
                  : errno == EWOULDBLOCK                   ? HS_NOT_FOUND
                                                           : hs_err_system(errno);
@@ -311,6 +312,12 @@ static void all_remove(hs_leases *leases) {
     pthread_mutex_unlock(&all_lock);
 }
 
+/* The directory, and what is made in it, are the user's alone, whatever the umask says. */
+static int directory_make(const char *directory) {
+    if (mkdir(directory, 0700) == 0) return chmod(directory, 0700) == 0 ? HS_OK : hs_err_system(errno);
+    return errno == EEXIST ? HS_OK : hs_err_system(errno);
+}
+
 int hs_leases_open(const char *directory, hs_leases **out) {
     hs_leases *leases = calloc(1, sizeof *leases);
     if (!leases) return HS_NO_MEMORY;
@@ -318,10 +325,8 @@ int hs_leases_open(const char *directory, hs_leases **out) {
     leases->directory = directory ? strdup(directory) : NULL;
     int status = rebuild(leases) && (!directory || leases->directory) ? HS_OK : HS_NO_MEMORY;
     if (status == HS_OK && directory) {
-        if (mkdir(directory, 0700) != 0 && errno != EEXIST)
-            status = hs_err_system(errno);
-        else
-            status = show(leases, false);
+        status = directory_make(directory);
+        if (status == HS_OK) status = show(leases, false);
     }
     if (status != HS_OK) {
         free(leases->words);

@@ -55,6 +55,7 @@ def replace_file(path: Path, data: bytes) -> None:
     temporary = path.parent / f".tmp-{secrets.token_hex(8)}"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
+        os.fchmod(fd, 0o600)  # whatever the umask says
         write_all(fd, memoryview(data))
         os.rename(temporary, path)
     except BaseException:

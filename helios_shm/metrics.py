@@ -90,8 +90,8 @@ class Stats:
     cache_bytes: int
     blocks_hashed: int
     coordinator_pid: int | None
-    latencies: Mapping[str, Distribution]
-    sizes: Mapping[str, Distribution]
+    latencies: Mapping[str, Distribution] = field(hash=False)
+    sizes: Mapping[str, Distribution] = field(hash=False)
 
     def prometheus(self) -> str:
         """These figures in Prometheus' text exposition format, labelled with the store: counters, gauges, histograms;
