@@ -67,6 +67,9 @@ _MEND_SECONDS = 60.0
 _PROGRAM = "import sys; from helios_shm.check import main; sys.exit(main(sys.argv[1:]))"
 _PINNED, _PRIVATE, _UNPINNED = "pinned", "private", "unpinned"
 _DATABASES = (b"packs", b"log", b"branches", b"meta")
+# What may be missing would be missed by nobody if its name were damaged: so no other names may be there.
+_KNOWN_DATABASES = frozenset((*_DATABASES, b"dead"))
+_KNOWN_FACTS = frozenset((b"uuid", b"format", b"epoch", b"next_pack", b"generation", b"clock", b"collected"))
 _KNOWN_FILES = re.compile(
     r"helios\.json|db|locator(\.next|\.damaged)?|blobs|worktrees|locks|leases|coordinator\.log|coordinator\.error"
     r"|gc\.(request|result)|\.tmp-[0-9a-f]{16}"
@@ -667,7 +670,9 @@ class _Files:
         packs.walk_collected()
         pages.account()
         missing = [f"{name.decode()} is missing" for name in _DATABASES if name not in trees]
-        for fault in (*pages.damage, *missing):
+        unknown = [f"it has a table {name!r}" for name in trees if name not in _KNOWN_DATABASES]
+        unknown += [f"meta has a row {key!r}" for key in facts if key not in _KNOWN_FACTS]
+        for fault in (*pages.damage, *missing, *unknown):
             self.tell(f"the database is damaged: {fault}")
         self._compare_facts(facts, packs, meta)
         return packs

@@ -170,6 +170,8 @@ class Pages:
                 last = key
                 count.entries += 1
                 yield key, value, flags
+        elif tree.depth != 0:
+            self._tell(f"{tree.name}: a depth of {tree.depth} where there is nothing")
         told = (tree.branches, tree.leaves, tree.overflow, tree.entries)
         found = (count.branches, count.leaves, count.overflow, count.entries)
         if told != found:
