@@ -420,23 +420,34 @@ class _Work:
     # --- 4 to 6: doing it ---
 
     def announce(self) -> None:
-        """Say in the index what is about to be written, for whoever comes after a death."""
-        rows, before = dict(self.tree.rows), self.tree.rows
+        """Say in the index what is about to be written, for whoever comes after a death: and which files are, until
+        they are replaced, what an earlier materialize left."""
+        rows = dict(self.tree.rows)
+        ours = self._ours_until_replaced()
         for path in self.plan.write:
-            entry, old = self.wanted[path], before.get(path)
-            if (
-                path in self.plan.replace
-                and old is not None
-                and old.flags & WROTE
-                and old.stat == self.found[path].stat
-            ):
-                stat = old.stat
-            else:
-                stat = entry.size.to_bytes(8, "little") + stat_of_nothing(entry.kind)[8:]
+            entry = self.wanted[path]
+            stat = ours.get(path) or entry.size.to_bytes(8, "little") + stat_of_nothing(entry.kind)[8:]
             rows[path] = Row(stat, entry.id, WROTE | PENDING)
         for path in self.plan.make:
             rows[path] = Row(stat_of_nothing(DIRECTORY), _NO_ID, WROTE)
         self.tree.save(rows)
+
+    def _ours_until_replaced(self) -> dict[str, bytes]:
+        """The stats of those files. Of what was written a moment before its row, or before a death, the bytes tell."""
+        ours: dict[str, bytes] = {}
+        unsure: dict[str, Found] = {}
+        for path in self.plan.replace:
+            row, there = self.tree.rows.get(path), self.found[path]
+            if row is None or not row.flags & WROTE:
+                continue
+            if row.stat == there.stat:
+                ours[path] = there.stat
+            elif row.flags & PENDING or row.stat == unsettled(there.stat):
+                unsure[path] = there
+        for path, id, stat, value in self.files.read(unsure.items(), keep=True):
+            if settled(stat, self.began_ns) and self._is_ours(self.tree.rows[path], id, value):
+                ours[path] = stat
+        return ours
 
     def remove(self) -> int:
         plan, done = self.plan, 0

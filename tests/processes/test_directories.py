@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import helios_shm
-from helios_shm import BusyError, CapacityError, Engine, ExistsError, Snapshot
+from helios_shm import BusyError, CapacityError, Engine, ExistsError, Snapshot, materialize
 from tests.programs import untraced
 from tests.trees import Tree, entries_of, plant, state, tree_of
 
@@ -69,15 +69,28 @@ def lines_read(child: "subprocess.Popen[str]", count: int) -> None:
         assert child.stdout.readline()
 
 
-@pytest.mark.parametrize("slices", [0, 1, 2])
-def test_killed_half_way_it_ends_right(engine: Engine, place: Path, slices: int) -> None:
-    first, second = committed(engine, files(1100, 1)), committed(engine, files(1100, 2))
-    first.materialize(place)
-    with started(engine, second, place) as child:
+def killed_after(engine: Engine, snapshot: Snapshot, place: Path, slices: int) -> None:
+    with started(engine, snapshot, place) as child:
         lines_read(child, 1 + slices)
         child.send_signal(signal.SIGKILL)
         child.wait()
-    if slices == 1:  # to a third state: what both wrote is known, and nothing of it stays
+
+
+@pytest.mark.parametrize("slices", [0, 1, 2])
+@pytest.mark.parametrize("just_written", [False, True])
+@pytest.mark.parametrize("kills", [1, 2])
+def test_killed_half_way_it_ends_right(
+    engine: Engine, place: Path, monkeypatch: pytest.MonkeyPatch, slices: int, just_written: bool, kills: int
+) -> None:
+    first, second = committed(engine, files(1100, 1)), committed(engine, files(1100, 2))
+    with monkeypatch.context() as patched:
+        if just_written:  # within a tick of the file system's clock: of no stat is one sure later
+            patched.setattr(materialize, "now_ns", lambda: 0)
+        first.materialize(place)
+    killed_after(engine, second, place, slices)
+    if kills == 2:
+        killed_after(engine, committed(engine, files(1100, 3)), place, slices)
+    if slices == 1:  # to another state: what all wrote is known, and nothing of it stays
         third = state(engine, {"d1/x": ("file", b"3")})
         third.materialize(place)
         assert tree_of(place) == entries_of(third)
