@@ -52,11 +52,18 @@ def fsync_directory(path: Path) -> None:
 
 def replace_file(path: Path, data: bytes) -> None:
     """Put a small file under a name, whole or not at all. Not synced."""
+    _put(path, memoryview(data), 0o600)
+
+
+def _put(path: Path, view: memoryview, mode: int, *, synced: bool = False) -> None:
+    """Put a file under a name, whole or not at all, with this mode whatever the umask says."""
     temporary = path.parent / f".tmp-{secrets.token_hex(8)}"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        os.fchmod(fd, 0o600)  # whatever the umask says
-        write_all(fd, memoryview(data))
+        write_all(fd, view)
+        os.fchmod(fd, mode)
+        if synced:
+            os.fsync(fd)
         os.rename(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -103,20 +110,7 @@ def _write(path: Path, view: memoryview, *, synced: bool = False) -> None:
     with contextlib.suppress(FileExistsError):
         os.mkdir(path.parent, 0o700)
         os.chmod(path.parent, 0o700)  # whatever the umask says
-    temporary = path.parent / f".tmp-{secrets.token_hex(8)}"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        write_all(fd, view)
-        os.fchmod(fd, 0o400)
-        if synced:
-            os.fsync(fd)
-        os.rename(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    finally:
-        os.close(fd)
+    _put(path, view, 0o400, synced=synced)
 
 
 def _map(path: Path) -> tuple[memoryview, os.stat_result]:

@@ -703,10 +703,9 @@ class Collection:
         """In the last round's transaction: mark from what is new, and raise the generation. If that takes too long,
         leave it; the round is a round then like others."""
         end = time.monotonic() + SETTLE_SECONDS
-        if not self._mark_rest(batch, end) or self._mark.grown(GROWN_MAX) is None:
+        if not self._mark_rest(batch, end) or (grown := self._mark.grown(GROWN_MAX)) is None:
             return
-        grown = self._mark.grown(GROWN_MAX)
-        for id in grown or ():
+        for id in grown:
             self._revive(batch, id)
         batch.put_generation(self._generation + 1)
         self._flipped = self._took = True

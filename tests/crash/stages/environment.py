@@ -88,7 +88,7 @@ MUTANTS = (
     Mutant(
         "modes left to the umask",
         "helios_shm/blobs.py",
-        "        os.fchmod(fd, 0o400)\n",
+        "        os.fchmod(fd, mode)\n",
         "",
         "a large value's file is its user's alone, and read-only",
     ),
