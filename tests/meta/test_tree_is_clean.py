@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PLACES = {
     "": ("*.py", "*.toml", "*.md", "Makefile", "MANIFEST.in"),
-    "helios_shm": ("**/*.py", "**/*.pyi"),
+    "helios_shm": ("**/*.py", "**/*.pyi", "**/*.html"),
     "csrc": ("*.c", "*.h"),
     "tests": ("**/*.py", "**/*.pyi", "**/*.c", "**/*.h"),
     "bench": ("**/*.py", "**/*.md"),
