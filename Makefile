@@ -93,7 +93,7 @@ build/c/$(1)/libhelios_shm.a: $(C_SOURCES:%.c=build/c/$(1)/%.o)
 	@rm -f $$@
 	$(AR) rcs $$@ $$^
 build/c/$(1)/test_%: build/c/$(1)/tests/test_%.o build/c/$(1)/libhelios_shm.a
-	$(CC) $(C_FLAGS_$(1)) -pthread -o $$@ $$^ -lrt
+	$(CC) $(C_FLAGS_$(1)) -pthread -o $$@ $$^ -lrt -lm
 .PHONY: test-c-$(1) $(C_TESTS:%=run-$(1)-%)
 test-c-$(1): $(C_TESTS:%=run-$(1)-%)
 $(C_TESTS:%=run-$(1)-%): run-$(1)-%: build/c/$(1)/%
@@ -174,7 +174,7 @@ build/c/fuzz/libhelios_shm.a: $(C_SOURCES:%.c=build/c/fuzz/%.o)
 	@rm -f $@
 	$(AR) rcs $@ $^
 build/c/fuzz/%: tests/fuzz/%.c tests/fuzz/hs_fuzz.h tests/c/hs_nodes.h build/c/fuzz/libhelios_shm.a
-	$(CLANG) $(FUZZ_FLAGS) -fsanitize=fuzzer $(FUZZ_LINK_$*) -o $@ $< build/c/fuzz/libhelios_shm.a -lrt
+	$(CLANG) $(FUZZ_FLAGS) -fsanitize=fuzzer $(FUZZ_LINK_$*) -o $@ $< build/c/fuzz/libhelios_shm.a -lrt -lm
 -include $(wildcard build/c/fuzz/csrc/*.d)
 
 .PHONY: fuzz fuzz-programs

@@ -485,4 +485,127 @@ int64_t hs_commit_continue(hs_call *call);
 void hs_commit_cancel(hs_call *call);
 /* Give up the leases of a commit's result, once those who keep it have theirs. The next commit of the call does it too. */
 void hs_call_let_go(hs_call *call);
+
+/* ---- The table of a tree search (hs_search.h) ------------------------------------------------------------------------------ */
+/* memory: where the table is mapped. No lock anywhere; any thread, one user of a lane at a time. "No row" is UINT32_MAX. */
+enum hs_search_limit {
+    HS_SEARCH_PLAYERS_MAX = 16,
+    HS_SEARCH_LANES_MAX = 1023,
+    HS_SEARCH_DEPTH_MAX = 65000,
+    HS_SEARCH_COUNT_MAX = 1024 /* simulations in one backup */
+};
+enum hs_search_kind { HS_SEARCH_CHOICE = 1, HS_SEARCH_CHANCE = 2, HS_SEARCH_TERMINAL = 3 };
+enum hs_search_rule { HS_SEARCH_UCT = 0, HS_SEARCH_PUCT = 1 };
+enum hs_search_in_flight { HS_SEARCH_WU_UCT = 0, HS_SEARCH_VIRTUAL_LOSS = 1 };
+enum hs_search_what {
+    HS_SEARCH_NONE = 0,   /* no ticket left, or stopped: the lane is idle */
+    HS_SEARCH_EXPAND = 1, /* row and action: apply it, insert what it leads to, link, then resume or backup */
+    HS_SEARCH_EVALUATE =
+        2, /* row: it stands on this path already, or the path is depth_max long: evaluate it, backup */
+    HS_SEARCH_AGAIN =
+        3 /* simulations ended in terminal rows (completed of them): the lane is idle, call hs_search_begin */
+};
+
+typedef struct hs_search_config {
+    uint64_t size_bytes; /* of the whole table */
+    uint32_t rows_max;   /* 0 in hs_search_format: as many as size_bytes holds with 16 slots each */
+    uint32_t lanes, num_players, depth_max;
+    uint32_t rule;           /* enum hs_search_rule */
+    uint32_t in_flight_rule; /* enum hs_search_in_flight */
+    uint32_t normalize;      /* 1: Q is scaled by the least and the greatest Q met */
+    double c, discount;
+    double fpu; /* Q of an edge not visited yet; NaN: the mean of its row */
+    double virtual_loss;
+    double widening_c, widening_alpha; /* widening_c 0: all actions at once */
+} hs_search_config;
+
+typedef struct hs_search_leaf {
+    uint32_t what;        /* enum hs_search_what */
+    uint32_t row, action; /* EXPAND: the row that is left by action; EVALUATE: the row, action 0 */
+    uint32_t depth;       /* edges on the path */
+    uint64_t completed;   /* simulations that ended in terminal rows and were backed up in this call */
+    uint8_t id[32];       /* of row */
+} hs_search_leaf;
+
+typedef struct hs_search_row_info {
+    uint8_t id[32];
+    uint32_t kind, num_actions, made_by;
+    int32_t player;             /* -1: chance */
+    uint32_t own_visits;        /* evaluations that ended here */
+    uint32_t visits, in_flight; /* of all its edges, and own_visits: N(s) */
+    uint32_t reserved;
+    double own_value_sum;
+    double returns[16]; /* of a terminal row */
+} hs_search_row_info;
+
+typedef struct hs_search_edge {
+    uint32_t visits, in_flight;
+    double value_sum;
+    float prior;    /* a probability; without noise */
+    uint32_t child; /* row, or UINT32_MAX */
+    double rewards[16];
+    uint8_t child_id[32]; /* zeros without a child; ignored by hs_search_restore */
+} hs_search_edge;
+
+typedef struct hs_search_totals {
+    uint32_t rows,
+        rows_max; /* row numbers 0 .. rows-1 were given out; some may never have become rows: hs_search_row says HS_NOT_FOUND */
+    uint32_t slots, slots_max;
+    uint32_t full, stop; /* full: an insert or link was refused since format or the last compaction */
+    uint64_t tickets;    /* left */
+    uint32_t lanes_busy, lanes;
+} hs_search_totals;
+
+/* bytes for rows_max rows with on average 16 slots each */
+int hs_search_size(const hs_search_config *config, uint64_t *size_bytes);
+/* memory: zeros (a fresh memfd), size_bytes long, mapped shared, page-aligned. HS_ARGUMENT: a setting out of its bounds. HS_EXISTS: formatted already. */
+int hs_search_format(void *memory, const hs_search_config *config);
+/* HS_FORMAT if it is no table of this build, or size is too small. out (may be NULL): its configuration, rows_max filled in. */
+int hs_search_attach(const void *memory, uint64_t size_bytes, hs_search_config *out);
+
+int hs_search_find(const void *memory, const uint8_t *id, uint32_t *row); /* HS_NOT_FOUND */
+/* 1: new; 0: it was there (what is given is dropped, *row is that row). HS_FULL: abandon, compact. TERMINAL: n = 0, logits NULL, returns num_players doubles.
+ * Else returns NULL, n >= 1, logits n floats or NULL (all alike); -inf is probability 0. made_by: a number of the caller's choice. player -1 iff CHANCE. */
+int hs_search_insert(void *memory, uint32_t made_by, const uint8_t *id, uint32_t kind, int32_t player,
+                     uint32_t n, const float *logits, const double *returns, uint32_t *row);
+int hs_search_priors(void *memory, uint32_t row, const float *logits, uint32_t n);
+/* prior used = (1 - fraction) * prior + fraction * noise[i]; kept apart from prior, so that calling again replaces it; fraction 0 (noise may be NULL): none. */
+int hs_search_noise(void *memory, uint32_t row, const float *noise, uint32_t n, double fraction);
+
+/* lane 0 .. lanes-1, one user at a time; must be idle. owner: any number that hs_search_repair is given when that process is dead.
+ * HS_FULL: an edge has reached 2^28 visits. */
+int hs_search_begin(void *memory, uint32_t lane, uint32_t owner, uint32_t root, uint64_t *rng,
+                    hs_search_leaf *out);
+/* the same, but goes by given actions as long as there are some left and rows to go on in; then EXPAND, or EVALUATE at the row where the actions end
+ * (a terminal one: AGAIN). HS_ARGUMENT: no such action. */
+int hs_search_replay(void *memory, uint32_t lane, uint32_t owner, uint32_t root, const uint32_t *actions,
+                     uint32_t n, hs_search_leaf *out);
+/* After EXPAND. rewards (num_players) NULL: all zero. The first to link an edge decides for all. 0: the edge leads to child_row; 1: another process had
+ * linked it to another row, at which the lane stands now: resume. HS_FULL: no slot for rewards: abandon. */
+int hs_search_link(void *memory, uint32_t lane, uint32_t child_row, const double *rewards);
+/* After link, when the row was known already: goes on descending from it. A terminal row: backed up, AGAIN with completed 1. */
+int hs_search_resume(void *memory, uint32_t lane, uint64_t *rng, hs_search_leaf *out);
+/* After link, or after EVALUATE: values (num_players) for the row at the end of the path. count >= 1 simulations at once, values their mean; it costs
+ * the lane's one ticket: the caller takes count - 1 more by hs_search_tickets if they shall count. HS_ARGUMENT: a value is not finite, or not linked. */
+int hs_search_backup(void *memory, uint32_t lane, const double *values, uint32_t count);
+/* All of it is taken back, THE TICKET TOO (in the same kill-safe protocol: do not give it back yourself). An idle lane: HS_OK, nothing. */
+int hs_search_abandon(void *memory, uint32_t lane);
+/* The rows and actions of a lane's path so far (EXPAND's action included), at most n of them: its length, 0 when idle. */
+int hs_search_path(const void *memory, uint32_t lane, uint32_t *rows, uint32_t *actions, uint32_t n);
+
+/* For each lane of owner, whose process is dead and reaped: finish its backup, or take its simulation and its ticket back. Beside living workers. */
+int hs_search_repair(void *memory, uint32_t owner, uint32_t *finished, uint32_t *undone);
+
+int64_t
+hs_search_tickets(void *memory,
+                  int64_t add); /* what is left then, never below 0; add 0 only looks; INT64_MIN takes all */
+int hs_search_stop(void *memory, uint32_t on);
+int hs_search_counts(const void *memory, hs_search_totals *out);
+int hs_search_row(const void *memory, uint32_t row,
+                  hs_search_row_info *out); /* HS_NOT_FOUND: that number never became a row */
+int hs_search_edges(const void *memory, uint32_t row, hs_search_edge *out,
+                    uint32_t n); /* how many actions the row has; the first n are written */
+/* Only while nobody searches. Sets own counts and those of n = num_actions edges with visits, value_sum, prior, child (a row number) and rewards; in_flight stays. */
+int hs_search_restore(void *memory, uint32_t row, uint32_t own_visits, double own_value_sum,
+                      const hs_search_edge *edges, uint32_t n);
 #endif

@@ -57,6 +57,34 @@ static inline void hs_store32_release(hs_word32 *word, uint32_t value) {
 static inline uint32_t hs_add32_seq_cst(hs_word32 *word, uint32_t value) {
     return atomic_fetch_add_explicit(word, value, memory_order_seq_cst);
 }
+static inline bool hs_cas32_seq_cst(hs_word32 *word, uint32_t *expected, uint32_t desired) {
+    return atomic_compare_exchange_strong_explicit(word, expected, desired, memory_order_seq_cst,
+                                                   memory_order_acquire);
+}
+
+/* Two words that change together. Each may be loaded alone; what two loads have seen was one state only if a swap confirms it. */
+typedef struct hs_pair {
+    _Alignas(16) hs_word low;
+    hs_word high;
+} hs_pair;
+_Static_assert(sizeof(hs_pair) == 16, "a pair has no padding");
+
+/* x86-64 has the instruction since its second generation of processors, and says so by this target; aarch64 always had it. */
+#ifdef __x86_64__
+#define HS_PAIR_TARGET __attribute__((target("cx16")))
+#else
+#define HS_PAIR_TARGET
+#endif
+typedef unsigned __int128 __attribute__((may_alias)) hs_pair_value;
+
+static inline hs_pair_value hs_pair_join(uint64_t low, uint64_t high) {
+    return (hs_pair_value)high << 64 | low;
+}
+/* Strong compare-and-swap of both words, sequentially consistent. */
+HS_PAIR_TARGET static inline bool hs_cas_pair_seq_cst(hs_pair *pair, hs_pair_value expected,
+                                                      hs_pair_value desired) {
+    return __sync_bool_compare_and_swap((hs_pair_value *)pair, expected, desired);
+}
 static inline void hs_fence_acquire(void) { atomic_thread_fence(memory_order_acquire); }
 static inline void hs_fence_release(void) { atomic_thread_fence(memory_order_release); }
 static inline void hs_fence_seq_cst(void) { atomic_thread_fence(memory_order_seq_cst); }

@@ -59,7 +59,7 @@ def _ffi() -> FFI:
         include_dirs=["csrc"],
         extra_compile_args=_COMPILE_ARGS,
         extra_link_args=["-pthread"],
-        libraries=["rt"],
+        libraries=["rt", "m"],
         # csrc/python uses more of CPython than the stable ABI has.
         py_limited_api=False,
     )

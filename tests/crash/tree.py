@@ -26,7 +26,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 # What the compiled module's link needs beside the C core; helios_shm/_ffi_build.py has the same for setuptools.
-_LINK = ("-pthread", "-lrt")
+_LINK = ("-pthread", "-lrt", "-lm")
 _PYTHON_FLAGS = (
     "-O1",
     "-std=gnu11",

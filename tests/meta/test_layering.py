@@ -132,6 +132,7 @@ C_FLOORS = [
     "hs_engine",
     "hs_read",
     "hs_commit",
+    "hs_search",
 ]
 
 

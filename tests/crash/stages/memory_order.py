@@ -154,7 +154,7 @@ def _build(tree: Path, directory: Path) -> Path:
         ]:
             done.result()
     explore = directory / "explore"
-    _command(["gcc", "-o", str(explore), *objects, str(library(tree)), "-pthread", "-lrt"])
+    _command(["gcc", "-o", str(explore), *objects, str(library(tree)), "-pthread", "-lrt", "-lm"])
     return explore
 
 
