@@ -66,6 +66,7 @@ _LOG_HEADER = struct.Struct("<IIQ")  # magic, count, first serial
 _LOG_MAGIC = 0x474C4C48
 _LOG_SUM_SIZE = 32
 _LOG_KEY_TAIL = 9  # of a block's key, behind the branch's name
+_SERIAL_MAX = 2**64 - 1
 _LOG_PLACES_AT = 16
 _BRANCH = struct.Struct("<BB6s6Qq32s")
 _BRANCH_SUM = slice(2, 8)
@@ -857,11 +858,21 @@ class Reader:
             return bytes(txn.get(b"uuid", default=b"", db=self._meta)[:16])
 
     def branch(self, name: str) -> BranchRow | None:
-        """The branch's row as of now, a deleted one's too; None if L2 has none."""
+        """The branch's row as of now, a deleted one's too; None if L2 has none. CorruptError if the log goes on behind
+        it: a flipped bit of LMDB's may lead to a whole page of an earlier transaction."""
         with self._lock, self._transaction(f"reading branch {name!r}") as txn:
             data = txn.get(name.encode(), db=self._branches)
             if data is not None:
-                return row_decode(name, data)
+                row = row_decode(name, data)
+                block = self._block_at(txn, name, _SERIAL_MAX)
+                if block is not None:
+                    first, records = log_records(block, name, f"the newest block of branch {name!r}'s log")
+                    if row.serial < first + len(records) - 1:
+                        raise CorruptError(
+                            f"branch {name!r}: its row in {self._paths.db} ends at serial {row.serial}, and its log at "
+                            f"{first + len(records) - 1}"
+                        )
+                return row
             self._compare_names(txn, name.encode() + b"\0", [])
             return None
 
@@ -955,20 +966,18 @@ class Reader:
 
     def _log_block(self, name: str, serial: int) -> bytes | None:
         """The block with the greatest first serial that is not above ``serial``."""
+        with self._lock, self._transaction(f"reading the log of {name!r}") as txn:
+            return self._block_at(txn, name, serial)
+
+    def _block_at(self, txn: Any, name: str, serial: int) -> bytes | None:
         key, stem = log_key(name, serial), log_key(name, 0)[:-8]
-        with (
-            self._lock,
-            self._transaction(f"reading the log of {name!r}") as txn,
-            txn.cursor(db=self._log) as cursor,
-        ):
+        with txn.cursor(db=self._log) as cursor:
             found = cursor.set_range(key)
             if not found:
                 found = cursor.last()
             elif bytes(cursor.key()) != key:
                 found = cursor.prev()
-            if not found:
-                return None
-            if bytes(cursor.key())[:-8] != stem:
+            if not found or bytes(cursor.key())[:-8] != stem:
                 return None
             return log_block(cursor.value(), f"log of branch {name!r} around serial {serial}")
 

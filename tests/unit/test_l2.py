@@ -585,6 +585,25 @@ def test_a_pack_under_a_key_that_is_no_number_is_corrupt(
     reader.close()
 
 
+def test_a_row_that_the_log_has_gone_beyond_is_corrupt(store: StorePaths, writer: Writer) -> None:
+    """A flipped bit of LMDB's can lead to the page that a table had in an earlier transaction, whole and out of date."""
+    with writer.transaction() as batch:
+        batch.put_log(
+            "a", 1, block_of(1, [record_of("a", serial) for serial in range(1, row("a").serial + 1)])
+        )
+        batch.put_branch(row("a"))
+        batch.put_log(
+            "b", 1, block_of(1, [record_of("b", serial) for serial in range(1, row("b").serial + 2)])
+        )
+        batch.put_branch(row("b"))
+    writer.close()
+    reader = Reader(store)
+    assert reader.branch("a") == row("a")
+    with pytest.raises(CorruptError, match="'b'.* its log at"):
+        reader.branch("b")
+    reader.close()
+
+
 def test_a_branch_whose_row_vanished_is_missed(store: StorePaths, writer: Writer) -> None:
     """A flipped bit in the header of a page of LMDB's hides the rows at its end."""
     with writer.transaction() as batch:
