@@ -308,6 +308,65 @@ int hs_locator_checkpoint(hs_locator *locator); /* msync; then checkpoint = mark
  * a path. HS_OK or HS_SYSTEM. */
 int hs_spawn_detached(const char *const *argv, const char *const *envp, const char *log_path, int keep_fd);
 
+/* ---- A mailbox: questions of many processes, answered in batches by one (hs_mailbox.c) ---------------------------------- */
+/* `memory` is what all of them map, at a line's address. Any thread; a box, and an asker's number, belong to one at a time. Nothing here needs an engine. */
+typedef struct hs_mailbox_config {
+    uint32_t askers, boxes_each; /* asker a's boxes are a * boxes_each and those that follow it */
+    uint32_t request_size_max;   /* bytes */
+    uint32_t num_players;        /* the most values of an answer */
+    uint32_t logits_max;         /* the most logits of an answer */
+} hs_mailbox_config;
+enum hs_mailbox_limit {
+    HS_MAILBOX_BOXES_MAX = 65536,
+    HS_MAILBOX_REQUEST_MAX = 1 << 26,
+    HS_MAILBOX_NUMBERS_MAX = 1 << 20
+};
+/* How large the memory must be, in bytes. HS_ARGUMENT: a number is 0 or too large (logits_max may be 0). */
+int hs_mailbox_size(const hs_mailbox_config *config, uint64_t *size);
+/* Make a mailbox of memory that is all zero. */
+int hs_mailbox_format(void *memory, uint64_t size, const hs_mailbox_config *config);
+/* Is it one? HS_FORMAT: no. */
+int hs_mailbox_attach(const void *memory, uint64_t size, hs_mailbox_config *out);
+/* End all waits, now and later: they return HS_CLOSING. Answers that are there can be read. */
+void hs_mailbox_close(void *memory);
+
+/* An asker begins: from now on a batch may wait for it. */
+int hs_mailbox_join(void *memory, uint32_t asker);
+/* It ends, or it is dead and this is done in its name: its questions are withdrawn. Boxes that an evaluator holds come free when that has
+ * answered, or is dead. Returns how many those are. */
+int hs_mailbox_withdraw(void *memory, uint32_t asker);
+/* Put a question into a box of one's own; never waits. HS_WAIT: the box is not free. HS_ARGUMENT: longer than request_size_max, or no such box. */
+int hs_mailbox_ask(void *memory, uint32_t box, const uint8_t *request, size_t size);
+/* Boxes of one's own that are answered: at most `capacity` into `boxes`; returns how many. If there is none, waits at most wait_ms (<= 50) for one:
+ * HS_TIMED_OUT, HS_CLOSING. With wait_ms 0 it looks only, and returns 0. */
+int hs_mailbox_collect(void *memory, uint32_t asker, unsigned wait_ms, uint32_t *boxes, uint32_t capacity);
+/* Take an answer out of its box, which comes free: num_players values at the most, and logits_max logits. HS_NOT_FOUND: there is none. */
+int hs_mailbox_read(void *memory, uint32_t box, double *values, uint32_t *value_count, float *logits,
+                    uint32_t *logit_count);
+
+typedef struct hs_mailbox_item {
+    uint32_t box, generation; /* of what is answered */
+    const uint8_t *request;   /* in the box; stays as it is until it is answered */
+    uint64_t size;
+} hs_mailbox_item;
+/* Take questions: batch_size of them; or those that are there, when all who have joined wait, or batch_wait_us have passed since the first of them was asked.
+ * Returns how many. Waits at most wait_ms (<= 50): HS_TIMED_OUT, HS_CLOSING. `taker` (1 .. 2^24 - 1) is another number for each life of an evaluator. */
+int hs_mailbox_gather(void *memory, uint32_t taker, uint32_t batch_size, uint64_t batch_wait_us,
+                      unsigned wait_ms, hs_mailbox_item *items);
+/* Answer one of them. HS_NOT_FOUND: nobody waits for it any more, which need not concern the caller. HS_ARGUMENT: too many numbers. */
+int hs_mailbox_answer(void *memory, uint32_t taker, uint32_t box, uint32_t generation, const double *values,
+                      uint32_t value_count, const float *logits, uint32_t logit_count);
+/* When a batch is answered: wake who waits for it, and count it as one that took busy_ns. */
+void hs_mailbox_ring(void *memory, const hs_mailbox_item *items, uint32_t count, uint64_t busy_ns);
+/* What a dead evaluator had taken is asked again. Returns how many. */
+int hs_mailbox_give_back(void *memory, uint32_t taker);
+typedef struct hs_mailbox_counts {
+    uint64_t batches, answers, busy_ns;
+    uint32_t free, asked, taken, answered, orphaned; /* boxes */
+    uint32_t joined, waiting;                        /* askers; who waits has joined */
+} hs_mailbox_counts;
+void hs_mailbox_counts_get(const void *memory, hs_mailbox_counts *out);
+
 /* ---- Crash tests ---------------------------------------------------------------------------------------------------------- */
 /* Die (action 1: SIGKILL) or stop (2: SIGSTOP) at the nth time that a labelled step is reached. label NULL: disarm. Unknown: HS_ARGUMENT. */
 int hs_step_arm(const char *label, int nth, int action);

@@ -17,11 +17,15 @@
 /* The half of a 64-bit word that changes with it (the low one: little-endian). */
 static inline hs_word32 *hs_futex_half(hs_word *word) { return (hs_word32 *)(void *)word; }
 
-/* Sleep while *word is `expected`, at most wait_ms (bounded by HS_WAIT_MS_MAX). False: the time is over. */
-static inline bool hs_futex_wait(hs_word32 *word, uint32_t expected, unsigned wait_ms) {
-    unsigned ms = wait_ms < HS_WAIT_MS_MAX ? wait_ms : HS_WAIT_MS_MAX;
-    struct timespec limit = {.tv_sec = 0, .tv_nsec = (long)ms * 1000000L};
+/* Sleep while *word is `expected`, at most wait_us (bounded by HS_WAIT_MS_MAX). False: the time is over. */
+static inline bool hs_futex_wait_us(hs_word32 *word, uint32_t expected, uint64_t wait_us) {
+    uint64_t us = wait_us < HS_WAIT_MS_MAX * 1000u ? wait_us : HS_WAIT_MS_MAX * 1000u;
+    struct timespec limit = {.tv_sec = 0, .tv_nsec = (long)us * 1000L};
     return syscall(SYS_futex, word, FUTEX_WAIT, expected, &limit, NULL, 0) == 0 || errno != ETIMEDOUT;
+}
+
+static inline bool hs_futex_wait(hs_word32 *word, uint32_t expected, unsigned wait_ms) {
+    return hs_futex_wait_us(word, expected, (uint64_t)wait_ms * 1000u);
 }
 
 static inline void hs_futex_wake_all(hs_word32 *word) {

@@ -104,6 +104,7 @@ C_FLOORS = [
     "hs_clock",
     "hs_futex",
     "hs_spawn",
+    "hs_mailbox",
     "hs_checksum",
     "hs_blake3",
     "hs_randomness",
