@@ -21,6 +21,8 @@ from .types import JSON, CommitMetrics
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+# Where they stand in a record.
+_ROOT, _METRICS = 7, slice(13, 19)
 FIELDS = ("snapshot", "parents", "branch", "sequence", "time", "message", "metadata", "metrics")
 
 
@@ -44,39 +46,51 @@ class Commit(hot.CommitBase):
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            """A field that is asked for before the record was decoded: decode it all."""
+            """A field that is asked for before the record was decoded: decode what it takes."""
             if name not in FIELDS:
                 raise AttributeError(f"'Commit' object has no attribute {name!r}")
-            _fill_commit(self)
+            _FILL.get(name, _fill_rest)(self, RECORD.unpack_from(self._record))
             return object.__getattribute__(self, name)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Commit, tuple(getattr(self, name) for name in FIELDS)
 
 
-def _fill_commit(commit: Commit) -> None:
-    record, attachment = commit._record, commit._attachment
-    (_, _, flags, name_size, _, message_size, metadata_size, root, _, _, serial, sequence, time_ns, latency, new_bytes,
-     reused, new_nodes, changed, retries, _, parent, second) = RECORD.unpack_from(record)  # fmt: skip
+def _fill_snapshot(commit: Commit, record: tuple[Any, ...]) -> None:
+    snapshot = make_snapshot(commit._attachment, record[_ROOT])
+    if commit._trusted:
+        snapshot._trusted = True  # held all the time by the commit
+    object.__setattr__(commit, "snapshot", snapshot)
+
+
+def _fill_metrics(commit: Commit, record: tuple[Any, ...]) -> None:
+    latency, new_bytes, reused, new_nodes, changed, retries = record[_METRICS]
+    metrics = CommitMetrics(latency, new_nodes, new_bytes, reused, changed, retries)
+    object.__setattr__(commit, "metrics", metrics)
+
+
+def _fill_rest(commit: Commit, record: tuple[Any, ...]) -> None:
+    data, attachment = commit._record, commit._attachment
+    (_, _, flags, name_size, _, message_size, metadata_size, _, _, _, serial, sequence, time_ns,
+     *_, parent, second) = record  # fmt: skip
     message_at = RECORD.size + name_size
     metadata_at = message_at + message_size
     parents = (parent,) * bool(flags & HAS_PARENT) + (second,) * bool(flags & HAS_SECOND)
-    metadata = record[metadata_at : metadata_at + metadata_size]
-    snapshot = make_snapshot(attachment, root)
-    if commit._trusted:
-        snapshot._trusted = True  # held all the time by the commit
+    metadata = data[metadata_at : metadata_at + metadata_size]
     fields = {
-        "snapshot": snapshot,
         "parents": tuple(make_snapshot(attachment, root) for root in parents),
-        "branch": record_text(record[RECORD.size : message_at], "branch name") if serial else None,
+        "branch": record_text(data[RECORD.size : message_at], "branch name") if serial else None,
         "sequence": sequence if serial else None,
         "time": EPOCH + timedelta(microseconds=time_ns // 1000),
-        "message": record_text(record[message_at:metadata_at], "message"),
+        "message": record_text(data[message_at:metadata_at], "message"),
         "metadata": _metadata(metadata) if metadata else {},
-        "metrics": CommitMetrics(latency, new_nodes, new_bytes, reused, changed, retries),
     }
     for name, value in fields.items():
         object.__setattr__(commit, name, value)
+
+
+# Made for every commit, and of most commits only these two are looked at.
+_FILL = {"snapshot": _fill_snapshot, "metrics": _fill_metrics}
 
 
 def _metadata(text: bytes) -> dict[str, JSON]:
