@@ -1,5 +1,8 @@
-"""helios_shm.mcts: parallel tree search on shared states."""
+"""Parallel tree search on shared states. ``Search`` is where to begin; docs/SEARCH.md has the whole."""
 
 from .environment import CHANCE, Environment
+from .metrics import Metrics
+from .search import Result, Search
+from .trials import Trial
 
-__all__ = ["CHANCE", "Environment"]
+__all__ = ["CHANCE", "Environment", "Metrics", "Result", "Search", "Trial"]

@@ -599,7 +599,7 @@ def test_a_row_that_the_log_has_gone_beyond_is_corrupt(store: StorePaths, writer
     writer.close()
     reader = Reader(store)
     assert reader.branch("a") == row("a")
-    with pytest.raises(CorruptError, match="'b'.* its log at"):
+    with pytest.raises(CorruptError, match=r"'b'.* its log at"):
         reader.branch("b")
     reader.close()
 

@@ -1,0 +1,151 @@
+"""Ask and tell: states that somebody outside evaluates, in any order and as late as they like.
+
+    ask    a walk down, expansion, and a lane of the table that keeps the path, counted as in flight
+    tell   backup of that lane
+
+An id is {nonce of the search: 8, serial: 8}: what was told before is told from what was never asked by its serial.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+from .. import BusyError, NotFoundError, Snapshot
+from .environment import CHANCE
+from .simulate import Leaf, Simulator
+
+A = TypeVar("A")
+
+TRIALS_MAX = 512
+_TRIES_MAX = 1000  # walks that end where the returns are known, before ask() gives fewer
+_ID = struct.Struct(">8sQ")
+
+
+@dataclass(frozen=True, slots=True)
+class Trial(Generic[A]):
+    """A state that waits for its evaluation.
+
+    ``id``: 16 bytes, for ``tell``; ``action``: what led to ``state``, None for the root.
+    """
+
+    id: bytes
+    state: Snapshot
+    action: A | None
+
+
+@dataclass(slots=True)
+class _Asked(Generic[A]):
+    """A trial that was not told yet, and the lane that holds its path."""
+
+    lane: int
+    leaf: Leaf[A]
+
+
+class Trials(Generic[A]):
+    """The trials of one search. ``root``: the row to walk from."""
+
+    def __init__(self, simulator: Simulator[A], first_lane: int, nonce: bytes, next_serial: int = 0) -> None:
+        self._simulator, self.nonce, self.next_serial = simulator, nonce, next_serial
+        self._free = list(range(first_lane + TRIALS_MAX - 1, first_lane - 1, -1))
+        self._asked: dict[bytes, _Asked[A]] = {}
+        self.root = 0
+
+    def ask(self, n: int) -> list[Trial[A]]:
+        """Up to ``n`` trials."""
+        if n > len(self._free):
+            raise BusyError(
+                f"{len(self._asked)} trials were not told yet, and {TRIALS_MAX} is the limit: tell some first"
+            )
+        trials: list[Trial[A]] = []
+        for _ in range(n):
+            trial = self._ask_one()
+            if trial is None:
+                break
+            trials.append(trial)
+        return trials
+
+    def _ask_one(self) -> Trial[A] | None:
+        lane = self._free.pop()
+        try:
+            leaf = self._walked(lane)
+        except BaseException:
+            self._simulator.table.abandon(lane)
+            self._free.append(lane)
+            raise
+        if leaf is None:
+            self._free.append(lane)
+            return None
+        id = _ID.pack(self.nonce, self.next_serial)
+        self.next_serial += 1
+        self._asked[id] = _Asked(lane, leaf)
+        return Trial(id, leaf.state, leaf.action)
+
+    def _walked(self, lane: int) -> Leaf[A] | None:
+        simulator, table = self._simulator, self._simulator.table
+        descent, owner = table.descent(), simulator.owner
+        root = table.row(self.root)
+        assert root is not None, "the root has a row"
+        for _ in range(_TRIES_MAX):
+            table.tickets(1)
+            if root.own_visits == 0 and not any(each.leaf.row == self.root for each in self._asked.values()):
+                table.replay(lane, owner, self.root, [], descent)
+            else:
+                table.begin(lane, owner, self.root, descent)
+            leaf = simulator.leaf(lane, descent)
+            if leaf is not None:
+                return leaf
+        return None
+
+    def tell(self, id: bytes, value: float | Sequence[float], prior_logits: Sequence[float] | None) -> None:
+        """The value of a trial's state, and its priors."""
+        asked = self._asked.get(id)
+        if asked is None:
+            self._told_before(id)
+            return
+        simulator, leaf = self._simulator, asked.leaf
+        values = self._values(value, leaf)
+        if prior_logits is not None:
+            simulator.table.set_priors(leaf.row, self._logits(prior_logits, leaf))
+        simulator.table.backup(asked.lane, values)
+        del self._asked[id]
+        self._free.append(asked.lane)
+
+    def _told_before(self, id: bytes) -> None:
+        """Nothing, if the trial was told before; NotFoundError if there never was one."""
+        if isinstance(id, bytes) and len(id) == _ID.size:
+            nonce, serial = _ID.unpack(id)
+            if nonce == self.nonce and serial < self.next_serial:
+                return
+        raise NotFoundError(f"no trial of this search has the id {id!r}")
+
+    def _values(self, value: float | Sequence[float], leaf: Leaf[A]) -> Sequence[float]:
+        players = self._simulator.num_players
+        if isinstance(value, int | float):
+            if players == 1:
+                value = [value]
+            elif players == 2 and leaf.player != CHANCE:
+                value = [value, -value] if leaf.player == 0 else [-value, value]
+            else:
+                raise ValueError(f"one number says nothing of {players} players: give one for each")
+        return self._simulator.vector(value, "the value told", leaf.state)
+
+    def _logits(self, logits: Sequence[float], leaf: Leaf[A]) -> Sequence[float]:
+        row = self._simulator.table.row(leaf.row)
+        assert row is not None, "a trial's row stays"
+        if len(logits) != row.num_actions or not all(value < math.inf for value in logits):
+            raise ValueError(
+                f"prior_logits of state {leaf.state.id[:12]}: {row.num_actions} finite numbers are wanted, "
+                f"not {list(logits)!r}"
+            )
+        return logits
+
+    def renumber(self, remap: Sequence[int | None]) -> None:
+        """Rows have new numbers."""
+        for asked in self._asked.values():
+            row = remap[asked.leaf.row]
+            assert row is not None, "compaction keeps the paths of trials"
+            asked.leaf = replace(asked.leaf, row=row)
