@@ -3,6 +3,7 @@
 #
 #   make run     parallel tree search over real chess positions
 #   make test    C tests (plain, ASan+UBSan, TSan), C coverage, Python tests with coverage
+#   make browser pictures of search trees in a real browser; as root on Debian it installs chromium if it is missing
 #   make crash   the proof: kills, power loss, faults, hostile bytes, models, and seeded bugs that each must find;
 #                make crash SEED=n makes the choices of that seed
 #   make instructions   instruction counts of the hottest operations beside their record; make instructions-record REASON="..."
@@ -28,7 +29,7 @@ C_TEST_SECONDS_MAX := 300
 
 .DELETE_ON_ERROR:
 HOURS ?= 1
-.PHONY: all run test crash soak bench check format clean native test-c coverage-c test-python instructions instructions-record
+.PHONY: all run test browser crash soak bench check format clean native test-c coverage-c test-python instructions instructions-record
 all: native
 
 # --- the virtual environment: one stamp for each set of extras, so that `make run` fetches no test tools ---
@@ -54,6 +55,7 @@ RUN_VENV := $(VENV)/installed-run
 TEST_VENV := $(VENV)/installed-run-test
 BENCH_VENV := $(VENV)/installed-run-bench
 CHECK_VENV := $(VENV)/installed-run-test-check
+BROWSER_VENV := $(VENV)/installed-run-test-browser
 
 # --- the compiled module ---
 
@@ -123,6 +125,11 @@ test-python: $(TEST_VENV) $(NATIVE_STAMP)
 	$(PY) tests/meta/coverage_floor.py python 90 build/coverage/python.json
 
 test: test-c coverage-c test-python
+
+# --- what people look at, in a browser: Debian's chromium ---
+
+browser: $(BROWSER_VENV) $(NATIVE_STAMP)
+	$(PY) -m pytest -q -x -m browser tests/mcts
 
 # --- the proof: tests/crash/__main__.py ---
 
