@@ -25,8 +25,10 @@ from .. import Branch, CapacityError, ClosedError, Snapshot
 from .environment import Environment, Rules
 from .metrics import Metrics, Tally, summed
 from .pool import Death, Pool, StartMethod, Worker
+from .rows import TableRows
 from .simulate import Simulator
 from .table import Settings, Table
+from .tree import TreeNode, grow
 from .trials import TRIALS_MAX, Trial, Trials
 from .worker import Assignment, Evaluate, Report
 from .worker import Search as SearchOrder
@@ -522,6 +524,28 @@ class Search(Generic[A]):
             self._compact(index, None)
             simulator.forget()
         return state
+
+    # --- looking at it ---
+
+    def tree(self, *, depth: int | None = None, min_visits: int = 1, max_nodes: int = 10_000) -> TreeNode[A]:
+        """What the search has found, as a tree of plain values: to look at, and to write as JSON, HTML or SVG (see
+        ``TreeNode``).
+
+        depth: how many actions below the root are shown; None: all. min_visits: an action with fewer is not shown; 0:
+        all are. max_nodes: those visited least are left out. Raises ValueError for bounds that leave nothing. Cost:
+        O(nodes log nodes), and a call of ``legal_actions`` for each state whose actions are not known any more.
+        """
+        self._prepare()
+        simulator = self._simulators[0]
+        return grow(
+            TableRows(self._tables),
+            bytes.fromhex(self._root.id),
+            simulator.actions,
+            name=self._rules.action_name,
+            depth=depth,
+            min_visits=min_visits,
+            max_nodes=max_nodes,
+        )
 
     # --- evaluators outside ---
 

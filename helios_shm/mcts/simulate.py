@@ -88,9 +88,7 @@ class Simulator(Generic[A]):
             return found
         row = self.table.row(number)
         assert row is not None, "a row that was walked to is there"
-        state = self.held.get(id)
-        if state is None:  # an empty Snapshot is false
-            state = self.engine.snapshot(id.hex())
+        state = self.state(id)
         node = self._remember(state, row.player, self.rules.actions(state, row.player))
         if len(node.actions) != row.num_actions:
             raise ValueError(
@@ -98,6 +96,16 @@ class Simulator(Generic[A]):
                 f"{len(node.actions)} now: the same state must give the same actions, in the same order"
             )
         return node
+
+    def state(self, id: bytes) -> Snapshot:
+        """The state of a row."""
+        state = self.held.get(id)  # an empty Snapshot is false
+        return self.engine.snapshot(id.hex()) if state is None else state
+
+    def actions(self, id: bytes, player: int) -> Sequence[A]:
+        """The actions of a state of which the table may know nothing."""
+        known = self.nodes.get(id)
+        return self.rules.actions(self.state(id), player) if known is None else known.actions
 
     def _remember(self, state: Snapshot, player: int, actions: Sequence[A]) -> Node[A]:
         id = bytes.fromhex(state.id)
@@ -184,7 +192,7 @@ class Simulator(Generic[A]):
         if row is not None:
             info = self.table.row(row)
             assert info is not None, "a child that an edge names is there"
-            return row, self.engine.snapshot(info.id.hex())
+            return row, self.state(info.id)
         state, _ = self._expanded(node, action)
         known = self.table.find(bytes.fromhex(state.id))
         return (self._entered(node, action, state).row if known is None else known), state

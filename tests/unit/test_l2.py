@@ -586,7 +586,7 @@ def test_a_pack_under_a_key_that_is_no_number_is_corrupt(
 
 
 def test_a_row_that_the_log_has_gone_beyond_is_corrupt(store: StorePaths, writer: Writer) -> None:
-    """A flipped bit of LMDB's can lead to the page that a table had in an earlier transaction, whole and out of date."""
+    """A flipped bit of LMDB's can lead to the page that a table had a transaction before, whole and out of date."""
     with writer.transaction() as batch:
         batch.put_log(
             "a", 1, block_of(1, [record_of("a", serial) for serial in range(1, row("a").serial + 1)])
