@@ -2,6 +2,7 @@
 #include "hs_mailbox.h"
 #include "hs_clock.h"
 #include "hs_futex.h"
+#include "hs_step.h"
 
 #define ASLEEP UINT64_C(1) /* the low half of `sleeper` */
 
@@ -175,10 +176,12 @@ int hs_mailbox_ask(void *memory, uint32_t box, const uint8_t *request, size_t si
     memcpy(request_of(header, mine), request, size);
     mine->request_size = (uint32_t)size;
     hs_store_relaxed(&mine->asked_ns, hs_clock_ns(CLOCK_MONOTONIC));
+    HS_STEP(box_written);
     uint64_t asked = hs_box_word(hs_box_generation(word) + 1, 0, HS_BOX_ASKED);
     if (!hs_cas_seq_cst(&mine->word, &word, asked)) return HS_WAIT; /* E40 (first end) */
-    uint64_t count = hs_add_seq_cst(&header->asked, 1) + 1;         /* E46 (first end) */
-    hs_fence_seq_cst(); /* E41 (first end): asked, then is it asleep? */
+    HS_STEP(box_asked);
+    uint64_t count = hs_add_seq_cst(&header->asked, 1) + 1; /* E46 (first end) */
+    hs_fence_seq_cst();                                     /* E41 (first end): asked, then is it asleep? */
     evaluator_wake(header, (uint32_t)count);
     return HS_OK;
 }
@@ -228,7 +231,9 @@ int hs_mailbox_read(void *memory, uint32_t box, double *values, uint32_t *value_
     *value_count = mine->value_count;
     *logit_count = mine->logit_count;
     uint64_t freed = hs_box_word(hs_box_generation(word), 0, HS_BOX_FREE);
-    return hs_cas_seq_cst(&mine->word, &word, freed) ? HS_OK : HS_NOT_FOUND;
+    if (!hs_cas_seq_cst(&mine->word, &word, freed)) return HS_NOT_FOUND;
+    HS_STEP(box_read);
+    return HS_OK;
 }
 
 /* ---- The evaluator's side ---- */
@@ -268,6 +273,7 @@ static bool box_take(const hs_mailbox_header *header, uint32_t taker, uint32_t n
     if (hs_box_state(word) != HS_BOX_ASKED) return false;
     uint64_t taken = hs_box_word(hs_box_generation(word), taker, HS_BOX_TAKEN);
     if (!hs_cas_seq_cst(&box->word, &word, taken)) return false; /* E40 (second end) */
+    HS_STEP(box_taken);
     uint32_t size = box->request_size, max = header->config.request_size_max;
     *item = (hs_mailbox_item){.box = n,
                               .generation = hs_box_generation(taken),
@@ -343,9 +349,13 @@ int hs_mailbox_answer(void *memory, uint32_t taker, uint32_t box, uint32_t gener
     it->logit_count = logit_count;
     uint64_t answer = hs_box_word(generation, 0, HS_BOX_ANSWERED);
     uint64_t freed = hs_box_word(generation, 0, HS_BOX_FREE);
-    while (hs_box_state(word) == HS_BOX_TAKEN)
-        if (hs_cas_seq_cst(&it->word, &word, answer)) return HS_OK; /* E45 (first end) */
-    hs_cas_seq_cst(&it->word, &word, freed);                        /* E44 (first end) */
+    HS_STEP(box_answering);
+    if (hs_box_state(word) == HS_BOX_TAKEN &&
+        hs_cas_seq_cst(&it->word, &word, answer)) { /* E45 (first end) */
+        HS_STEP(box_answered);
+        return HS_OK;
+    }
+    hs_cas_seq_cst(&it->word, &word, freed); /* E44 (first end): it was withdrawn */
     return HS_NOT_FOUND;
 }
 

@@ -28,7 +28,9 @@
   X(leave_unlinked)                          /* coordinator: the segment has no name (called from Python) */ \
   X(gc_trimmed) X(gc_marked) X(gc_copied) X(gc_pending) /* collection: before its flip (called from Python) */ \
   X(gc_flipped) X(gc_committed)              /* collection: in the flip's transaction; after it */           \
-  X(gc_gone) X(gc_deleted) X(gc_trashed) X(gc_punched) X(gc_told) /* collection: giving back; answered */
+  X(gc_gone) X(gc_deleted) X(gc_trashed) X(gc_punched) X(gc_told) /* collection: giving back; answered */    \
+  X(box_written) X(box_asked) X(box_read)  /* mailbox, asker: the request; its box ASKED; the answer taken out */ \
+  X(box_taken) X(box_answering) X(box_answered) /* mailbox, evaluator: a box TAKEN; values; the box ANSWERED */
 /* clang-format on */
 
 #define HS_STEP_ENUM(label) HS_STEP_##label,

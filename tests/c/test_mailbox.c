@@ -1,8 +1,12 @@
 /* test_mailbox.c - a question in a box is answered once, by an evaluator that takes many at a time, whoever dies. */
 #define _GNU_SOURCE
 #include <pthread.h>
+#include <signal.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #include "hs_mailbox.h"
+#include "hs_step.h"
 #include "hs_test.h"
 
 enum { ASKERS = 3, EACH = 4, REQUEST = 40, LOGITS = 5, NOW = 0, LONG_US = 60 * 1000 * 1000 };
@@ -231,6 +235,77 @@ static void closed_mailbox_lets_nobody_wait(void) {
     mailbox_break(memory);
 }
 
+/* ---- Deaths ---- */
+
+/* Run `body` in a child that dies at the nth passing of `label`; true if it died there and not otherwise. */
+static bool dies_at(const char *label, int nth, void (*body)(void *), void *memory) {
+    pid_t child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+        if (hs_step_arm(label, nth, HS_STEP_KILL) != HS_OK) _exit(3);
+        body(memory);
+        _exit(4);
+    }
+    int status = 0;
+    REQUIRE(waitpid(child, &status, 0) == child);
+    return WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+}
+
+/* Asker 0 asks twice; what is there is evaluated here, in the place of another process; it reads what was answered. */
+static void ask_and_read(void *memory) {
+    hs_mailbox_item item;
+    REQUIRE(hs_mailbox_join(memory, 0) == HS_OK && ask(memory, 0, 5) == HS_OK && ask(memory, 1, 6) == HS_OK);
+    REQUIRE(hs_mailbox_gather(memory, 1, 1, NOW, 0, &item) == 1 && answer(memory, 1, &item) == HS_OK);
+    check_answer(memory, item.box, 5 + item.box);
+}
+
+static void death_at_each_step_of_an_asker_leaves_its_boxes_to_a_successor(void) {
+    const struct {
+        const char *label;
+        int nth;
+        uint32_t asked;
+    } deaths[] = {{"box_written", 1, 0},
+                  {"box_written", 2, 1},
+                  {"box_asked", 1, 1},
+                  {"box_asked", 2, 2},
+                  {"box_read", 1, 1}};
+    for (size_t i = 0; i < sizeof deaths / sizeof *deaths; i++) {
+        void *memory = mailbox_make();
+        CHECK(dies_at(deaths[i].label, deaths[i].nth, ask_and_read, memory));
+        CHECK_EQ_INT(counts_of(memory).asked, deaths[i].asked);
+        CHECK_EQ_INT(hs_mailbox_withdraw(memory, 0), 0);
+        CHECK_EQ_INT(counts_of(memory).free, ASKERS * EACH);
+        CHECK_EQ_INT(counts_of(memory).joined, 0);
+        ask_and_read(memory);
+        mailbox_break(memory);
+    }
+}
+
+/* The first life of an evaluator: two questions of the three. */
+static void evaluate_two(void *memory) {
+    hs_mailbox_item items[2];
+    REQUIRE(hs_mailbox_gather(memory, 1, 2, NOW, 0, items) == 2);
+    for (int n = 0; n < 2; n++) REQUIRE(answer(memory, 1, &items[n]) == HS_OK);
+    hs_mailbox_ring(memory, items, 2, 0);
+}
+
+static void death_at_each_step_of_an_evaluator_leaves_each_question_answered_once(void) {
+    const char *labels[] = {"box_taken", "box_answering", "box_answered"};
+    for (int i = 0; i < 6; i++) {
+        void *memory = mailbox_make();
+        hs_mailbox_item items[ASKERS * EACH];
+        for (uint32_t box = 0; box < 3; box++) CHECK_EQ_INT(ask(memory, box, box), HS_OK);
+        int nth = i % 2 + 1, answered = i < 2 ? 0 : i / 4 + i % 2, taken = i < 2 ? nth : 2;
+        CHECK(dies_at(labels[i / 2], nth, evaluate_two, memory));
+        CHECK_EQ_INT(counts_of(memory).answered, answered);
+        CHECK_EQ_INT(hs_mailbox_give_back(memory, 1), taken - answered);
+        CHECK_EQ_INT(hs_mailbox_gather(memory, 2, ASKERS * EACH, NOW, 0, items), 3 - answered);
+        for (int n = 0; n < 3 - answered; n++) CHECK_EQ_INT(answer(memory, 2, &items[n]), HS_OK);
+        for (uint32_t box = 0; box < 3; box++) check_answer(memory, box, box);
+        mailbox_break(memory);
+    }
+}
+
 /* ---- Threads in the place of processes ---- */
 
 typedef struct actor {
@@ -306,6 +381,8 @@ int main(void) {
     RUN(withdrawn_questions_are_nobodys_wherever_they_are);
     RUN(what_a_dead_evaluator_had_taken_is_asked_again);
     RUN(closed_mailbox_lets_nobody_wait);
+    RUN(death_at_each_step_of_an_asker_leaves_its_boxes_to_a_successor);
+    RUN(death_at_each_step_of_an_evaluator_leaves_each_question_answered_once);
     RUN(answers_fit_their_questions_while_all_ask_at_once);
     return hs_test_report();
 }

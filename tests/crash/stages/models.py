@@ -106,6 +106,8 @@ CHECKS = (
     Check("find.pml", "CRASHES=2"),
     Check("collect.pml", "DEATHS=1 CRASHES=1 COLLECTIONS=1"),
     Check("collect.pml", "HEADS DEATHS=1 CRASHES=1 COLLECTIONS=1"),
+    Check("mailbox.pml", "K=2 DEATHS=0 CRASHES=0"),
+    Check("mailbox.pml", "K=1 DEATHS=1 CRASHES=1"),
     Check("chunk.pml", "NCH=2 CAP=1 K=2 FAULTS=1 CRASHES=1 READER=0", large=True),
     Check("chunk.pml", "DEDUP NCH=2 CAP=2 K=1 FAULTS=1 CRASHES=1 READER=1", large=True),
     Check("head.pml", "NCH=2 K0=2 K1=1 FAULTS=0 CRASHES=1 WAITERS=0", large=True),
@@ -117,6 +119,7 @@ CHECKS = (
     Check("find.pml", "CRASHES=4", large=True),
     Check("collect.pml", "DEATHS=1 CRASHES=1 COLLECTIONS=2", large=True),
     Check("collect.pml", "HEADS DEATHS=1 CRASHES=1 COLLECTIONS=2", large=True),
+    Check("mailbox.pml", "K=2 DEATHS=1 CRASHES=1", large=True),
 )
 
 _SUSPECT = "SUSPECT NCH=1 CAP=1 K=1 FAULTS=0 CRASHES=0 READER=1"
@@ -194,6 +197,12 @@ MUTATIONS = (
         )
     ),
     Mutation("collect.pml", "HEADONCE", "HEADS DEATHS=0 CRASHES=0 COLLECTIONS=1"),
+    *(Mutation("mailbox.pml", flag, "K=1 DEATHS=1 CRASHES=0") for flag in ("NOORPHAN", "BLIND")),
+    *(
+        Mutation("mailbox.pml", flag, "K=2 DEATHS=0 CRASHES=1")
+        for flag in ("NOGIVEBACK", "NORING", "EARLYDEAD")
+    ),
+    *(Mutation("mailbox.pml", flag, "K=2 DEATHS=0 CRASHES=0") for flag in ("LATELOOK", "LATESLEEP", "NOALL")),
 )
 
 

@@ -58,7 +58,8 @@ LEAVING_STEP = "leave_unlinked"
 # Where it matters what a round that goes on makes of what was committed meanwhile: before its transaction.
 THAWED = ("collect_reaped", "collect_heads", "collect_cursors", "txn_before")
 STEPS = (*WORKER_STEPS, *COORDINATOR_STEPS, *EVICTION_STEPS, LEAVING_STEP)
-COLLECTION = ("gc_", "stop_")
+# Gone through by tests/processes/test_collection.py, and by tests/c/test_mailbox.c.
+ELSEWHERE = ("gc_", "stop_", "box_")
 OCCURRENCE_MAX = 3
 ACTS_MAX = 120
 # Names enough that all of these coordinators have something to evict.
@@ -145,9 +146,9 @@ MUTANTS = (
 
 
 def steps_in(header: Path) -> list[str]:
-    """The labels of csrc/hs_step.h, but for a collection's: tests/processes/test_collection.py goes through those."""
+    """The labels of csrc/hs_step.h, but for those of a collection and of a mailbox."""
     found = re.findall(r"\bX\((\w+)\)", header.read_text().partition("#define HS_STEP_ENUM")[0])
-    return [label for label in found if not label.startswith(COLLECTION)]
+    return [label for label in found if not label.startswith(ELSEWHERE)]
 
 
 def crowd(tree: Path, segment: Path, count: int) -> list[str]:
