@@ -9,14 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from . import table, tree
+from . import tree
 from .table import Table
-
-_KINDS = {
-    table.CHOICE_ROW: tree.CHOICE_ROW,
-    table.CHANCE_ROW: tree.CHANCE_ROW,
-    table.TERMINAL_ROW: tree.TERMINAL_ROW,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +22,8 @@ class CountedRow:
     player: int
     visits: int
     in_flight: int
-    value_sum: float
+    own_visits: int
+    own_value_sum: float
     returns: tuple[float, ...]
 
 
@@ -62,10 +57,11 @@ class TableRows:
         first = found[0]
         return CountedRow(
             id,
-            _KINDS[first.kind],
+            first.kind,
             first.player,
+            sum(row.visits for row in found),
+            sum(row.in_flight for row in found),
             sum(row.own_visits for row in found),
-            0,
             sum(row.own_value_sum for row in found),
             first.returns,
         )

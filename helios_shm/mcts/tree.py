@@ -21,21 +21,19 @@ from math import isfinite
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from .environment import CHANCE
+from .table import CHANCE_ROW, CHOICE_ROW, TERMINAL_ROW
 
 A = TypeVar("A")
 
-# Kinds of rows, as the table has them.
-CHOICE_ROW, CHANCE_ROW, TERMINAL_ROW = 0, 1, 2
-
 NodeKind = Literal["choice", "chance", "terminal", "unvisited"]
-KINDS: tuple[NodeKind, ...] = ("choice", "chance", "terminal")
+KINDS: dict[int, NodeKind] = {CHOICE_ROW: "choice", CHANCE_ROW: "chance", TERMINAL_ROW: "terminal"}
 
 JSON_FORMAT = "helios-shm search tree"
 JSON_VERSION = 1
 
 
 class Row(Protocol):
-    """A state that a search knows. Counts are of evaluations that ended at it; the others are its edges'."""
+    """A state that a search knows."""
 
     @property
     def id(self) -> bytes:
@@ -53,12 +51,23 @@ class Row(Protocol):
         ...
 
     @property
-    def visits(self) -> int: ...
+    def visits(self) -> int:
+        """Simulations that came there: those that ended there, and those that went on by its edges."""
+        ...
+
     @property
-    def in_flight(self) -> int: ...
+    def in_flight(self) -> int:
+        """Of all its edges."""
+        ...
+
     @property
-    def value_sum(self) -> float:
-        """For the player who moves there; where chance moves, for player 0."""
+    def own_visits(self) -> int:
+        """Simulations that ended there."""
+        ...
+
+    @property
+    def own_value_sum(self) -> float:
+        """Their values, for the player who moves there; where chance moves, for player 0."""
         ...
 
     @property
@@ -296,26 +305,15 @@ def _actions_of(row: Row, count: int, actions: Callable[[bytes, int], Sequence[A
     return known
 
 
-def totals(rows: Rows, row: Row) -> tuple[int, int, float]:
-    """(visits, in flight, sum of values for who moves) of a row: those that ended there, and those that went on."""
-    edges = rows.edges(row)
-    return (
-        row.visits + sum(edge.visits for edge in edges),
-        row.in_flight + sum(edge.in_flight for edge in edges),
-        row.value_sum + sum(edge.value_sum for edge in edges),
-    )
-
-
 def _root_draft(rows: Rows, root: bytes) -> _Draft:
     row = rows.row(root)
-    visits, in_flight, value_sum = (0, 0, 0.0) if row is None else totals(rows, row)
-    fields = _state_fields(rows, row) | {
+    fields = _state_fields(row) | {
         "state": root.hex(),
         "action": None,
         "action_name": None,
-        "visits": visits,
-        "in_flight": in_flight,
-        "value": value_sum / visits if visits else None,
+        "visits": 0 if row is None else row.visits,
+        "in_flight": 0 if row is None else row.in_flight,
+        "value": None if row is None else _mean(rows, row),
         "prior": 1.0,
         "rewards": (0.0,) * rows.num_players,
     }
@@ -324,9 +322,15 @@ def _root_draft(rows: Rows, root: bytes) -> _Draft:
     return _Draft(None, 0, fields, row)
 
 
+def _mean(rows: Rows, row: Row) -> float | None:
+    """What a state was worth to who moves there."""
+    total = row.own_value_sum + sum(edge.value_sum for edge in rows.edges(row))
+    return total / row.visits if row.visits else None
+
+
 def _edge_draft(rows: Rows, above: _Draft, edge: Edge, action: Any, action_name: str) -> _Draft:
     row = None if edge.child is None else rows.row(edge.child)
-    fields = _state_fields(rows, row) | {
+    fields = _state_fields(row) | {
         "state": None if edge.child is None else edge.child.hex(),
         "action": action,
         "action_name": action_name,
@@ -339,7 +343,7 @@ def _edge_draft(rows: Rows, above: _Draft, edge: Edge, action: Any, action_name:
     return _Draft(above, above.depth + 1, fields, row)
 
 
-def _state_fields(rows: Rows, row: Row | None) -> dict[str, Any]:
+def _state_fields(row: Row | None) -> dict[str, Any]:
     """What a node says of its state, on whatever path."""
     none = {"repeats": None, "omitted": 0}
     if row is None:
@@ -347,7 +351,7 @@ def _state_fields(rows: Rows, row: Row | None) -> dict[str, Any]:
     return {
         "kind": KINDS[row.kind],
         "player": None if row.kind == TERMINAL_ROW else CHANCE if row.kind == CHANCE_ROW else row.player,
-        "state_visits": totals(rows, row)[0],
+        "state_visits": row.visits,
         "returns": tuple(row.returns),
         **none,
     }

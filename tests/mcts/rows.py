@@ -7,17 +7,19 @@ from hashlib import sha256
 from random import Random
 from typing import NamedTuple
 
-from helios_shm.mcts.tree import CHANCE_ROW, CHOICE_ROW, TERMINAL_ROW, TreeNode, grow
+from helios_shm.mcts.table import CHANCE_ROW, CHOICE_ROW, TERMINAL_ROW
+from helios_shm.mcts.tree import TreeNode, grow
 
 
 class PlainRow(NamedTuple):
     id: bytes
     kind: int = CHOICE_ROW
     player: int = 0
+    own_visits: int = 0
+    own_value_sum: float = 0.0
+    returns: tuple[float, ...] = ()
     visits: int = 0
     in_flight: int = 0
-    value_sum: float = 0.0
-    returns: tuple[float, ...] = ()
 
 
 class PlainEdge(NamedTuple):
@@ -29,12 +31,20 @@ class PlainEdge(NamedTuple):
     rewards: tuple[float, ...] = ()
 
 
+def summed(row: PlainRow, edges: Sequence[PlainEdge]) -> PlainRow:
+    """A row with the counts that follow from its edges."""
+    return row._replace(
+        visits=row.own_visits + sum(edge.visits for edge in edges),
+        in_flight=sum(edge.in_flight for edge in edges),
+    )
+
+
 class PlainRows:
     """Rows in a dict."""
 
     def __init__(self, rows: Mapping[PlainRow, Sequence[PlainEdge]], num_players: int = 2) -> None:
         self.num_players = num_players
-        self.by_id = {row.id: (row, edges) for row, edges in rows.items()}
+        self.by_id = {row.id: (summed(row, edges), edges) for row, edges in rows.items()}
 
     def row(self, id: bytes) -> PlainRow | None:
         found = self.by_id.get(id)
@@ -90,7 +100,7 @@ def played(
             edges[state][action][0] += 1
             edges[state][action][1] += value if level % 2 == 0 else -value
     rows = {
-        PlainRow(id, visits=visits[id], player=id[0] % 2): [
+        PlainRow(id, own_visits=visits[id], player=id[0] % 2): [
             PlainEdge(int(n), 0, w, 1 / branching, children.get((id, i))) for i, (n, w) in enumerate(each)
         ]
         for id, each in edges.items()
@@ -108,23 +118,23 @@ def small() -> PlainRows:
     root, left, right, dice, end = map(id_of, ("root", "left", "right", "dice", "end"))
     return PlainRows(
         {
-            PlainRow(root, player=0, visits=1, value_sum=0.5): [
+            PlainRow(root, player=0, own_visits=1, own_value_sum=0.5): [
                 PlainEdge(6, 1, 3.0, 0.5, left),
                 PlainEdge(3, 0, -1.5, 0.25, right, (1.0, -1.0)),
                 PlainEdge(0, 0, 0.0, 0.25),
             ],
-            PlainRow(left, player=1, visits=2, value_sum=0.0): [
+            PlainRow(left, player=1, own_visits=2): [
                 PlainEdge(4, 0, 4.0, 0.9, end),
                 PlainEdge(1, 0, 0.0, 0.1, dice),
             ],
-            PlainRow(right, player=1, visits=0): [
+            PlainRow(right, player=1): [
                 PlainEdge(2, 0, -1.0, 0.5, left),
                 PlainEdge(1, 0, 1.0, 0.5, root),
             ],
-            PlainRow(dice, kind=CHANCE_ROW, player=-1, visits=1): [
+            PlainRow(dice, kind=CHANCE_ROW, player=-1, own_visits=1): [
                 PlainEdge(0, 0, 0.0, 0.25),
                 PlainEdge(0, 0, 0.0, 0.75),
             ],
-            PlainRow(end, kind=TERMINAL_ROW, player=0, visits=4, returns=(1.0, -1.0)): [],
+            PlainRow(end, kind=TERMINAL_ROW, player=0, own_visits=4, returns=(1.0, -1.0)): [],
         }
     )

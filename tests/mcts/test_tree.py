@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helios_shm.mcts.tree import CHOICE_ROW, TreeNode, grow
+from helios_shm.mcts.table import CHOICE_ROW
+from helios_shm.mcts.tree import TreeNode, grow
 from tests.mcts.rows import PlainEdge, PlainRow, PlainRows, id_of, numbered, played, small, tree_of
 
 
@@ -143,7 +144,7 @@ def test_json_has_the_documented_form() -> None:
 
 
 def test_json_has_no_number_that_json_does_not_know() -> None:
-    row = PlainRow(id_of("r"), visits=1, value_sum=float("inf"))
+    row = PlainRow(id_of("r"), own_visits=1, own_value_sum=float("inf"))
     tree = tree_of(PlainRows({row: [PlainEdge(1, 0, float("nan"), float("inf"))]}))
     assert [(node["value"], node["prior"]) for node in json.loads(tree.to_json())["nodes"]] == [
         (None, 1.0),
