@@ -1,7 +1,9 @@
 """Environments for the games and tasks of other packages, each an extra of helios-shm.
 
-    chess.py        Chess        python-chess                        pip install "helios-shm[chess]"
-    open_spiel.py   OpenSpiel    every sequential game of perfect information   ... [open_spiel]
+    chess.py        Chess        python-chess                              pip install "helios-shm[chess]"
+    open_spiel.py   OpenSpiel    OpenSpiel: its sequential games of perfect information       [open_spiel]
+    gymnasium.py    Gymnasium    Gymnasium: its tasks with discrete actions                   [gymnasium]
+    pettingzoo.py   PettingZoo   PettingZoo: games in which agents act in turn                [pettingzoo]
 
     environment.root(engine)  ->  Snapshot  ->  Search(environment, root)
 
