@@ -174,7 +174,7 @@ int hs_mailbox_ask(void *memory, uint32_t box, const uint8_t *request, size_t si
     uint64_t word = hs_load_acquire(&mine->word); /* E44 (second end) */
     if (hs_box_state(word) != HS_BOX_FREE) return HS_WAIT;
     memcpy(request_of(header, mine), request, size);
-    mine->request_size = (uint32_t)size;
+    hs_store_relaxed(&mine->request_size, size);
     hs_store_relaxed(&mine->asked_ns, hs_clock_ns(CLOCK_MONOTONIC));
     HS_STEP(box_written);
     uint64_t asked = hs_box_word(hs_box_generation(word) + 1, 0, HS_BOX_ASKED);
@@ -198,7 +198,7 @@ static void asker_sleep(hs_mailbox_header *header, uint32_t asker, unsigned wait
     hs_mailbox_asker *self = asker_at(header, asker);
     uint32_t any;
     hs_store_relaxed(&self->state, HS_ASKER_WAITING);
-    hs_fence_seq_cst(); /* E42 (second end): waiting, then is anything answered? E43 (both ends): does anybody work? E47 (second end) */
+    hs_fence_seq_cst(); /* E42 (second end): waiting, then is anything answered? E43 (first end): does anybody work? E47 (second end) */
     if (answered(header, asker, &any, 1) == 0 && hs_load_relaxed(&header->closed) == 0) {
         if (all_wait(header)) evaluator_wake_anyway(header);
         hs_futex_wait(hs_futex_half(&self->state), HS_ASKER_WAITING, wait_ms);
@@ -224,12 +224,14 @@ int hs_mailbox_read(void *memory, uint32_t box, double *values, uint32_t *value_
     hs_box *mine = box_at(header, box);
     uint64_t word = hs_load_acquire(&mine->word); /* E45 (second end) */
     if (hs_box_state(word) != HS_BOX_ANSWERED) return HS_NOT_FOUND;
-    if (mine->value_count > header->config.num_players || mine->logit_count > header->config.logits_max)
+    uint64_t numbers = hs_load_relaxed(&mine->numbers);
+    uint32_t value_number = (uint32_t)numbers, logit_number = (uint32_t)(numbers >> 32);
+    if (value_number > header->config.num_players || logit_number > header->config.logits_max)
         return HS_CORRUPT;
-    memcpy(values, mine->values, mine->value_count * sizeof *values);
-    memcpy(logits, logits_of(header, mine), mine->logit_count * sizeof *logits);
-    *value_count = mine->value_count;
-    *logit_count = mine->logit_count;
+    memcpy(values, mine->values, value_number * sizeof *values);
+    memcpy(logits, logits_of(header, mine), logit_number * sizeof *logits);
+    *value_count = value_number;
+    *logit_count = logit_number;
     uint64_t freed = hs_box_word(hs_box_generation(word), 0, HS_BOX_FREE);
     if (!hs_cas_seq_cst(&mine->word, &word, freed)) return HS_NOT_FOUND;
     HS_STEP(box_read);
@@ -274,7 +276,7 @@ static bool box_take(const hs_mailbox_header *header, uint32_t taker, uint32_t n
     uint64_t taken = hs_box_word(hs_box_generation(word), taker, HS_BOX_TAKEN);
     if (!hs_cas_seq_cst(&box->word, &word, taken)) return false; /* E40 (second end) */
     HS_STEP(box_taken);
-    uint32_t size = box->request_size, max = header->config.request_size_max;
+    uint64_t size = hs_load_relaxed(&box->request_size), max = header->config.request_size_max;
     *item = (hs_mailbox_item){.box = n,
                               .generation = hs_box_generation(taken),
                               .request = request_of(header, box),
@@ -300,7 +302,7 @@ static void evaluator_sleep(hs_mailbox_header *header, uint32_t batch_size, uint
     uint32_t target = asked + (count == 0 || count >= batch_size ? 1 : batch_size - count);
     uint64_t sleeper = (uint64_t)target << 32 | ASLEEP;
     hs_store_relaxed(&header->sleeper, sleeper);
-    hs_fence_seq_cst(); /* E41 (second end): asleep, then is it asked? E47 (second end): is it closed? */
+    hs_fence_seq_cst(); /* E41 (second end): asleep, then is it asked? E43 (second end): do all wait? E47 (second end) */
     bool is_closed = hs_load_relaxed(&header->closed) != 0;
     sight seen = look(header);
     bool first = count == 0 && seen.count > 0;
@@ -345,8 +347,7 @@ int hs_mailbox_answer(void *memory, uint32_t taker, uint32_t box, uint32_t gener
     if (!is_taken_by(word, taker, generation)) return HS_NOT_FOUND;
     memcpy(it->values, values, value_count * sizeof *values);
     memcpy(logits_of(header, it), logits, logit_count * sizeof *logits);
-    it->value_count = value_count;
-    it->logit_count = logit_count;
+    hs_store_relaxed(&it->numbers, (uint64_t)logit_count << 32 | value_count);
     uint64_t answer = hs_box_word(generation, 0, HS_BOX_ANSWERED);
     uint64_t freed = hs_box_word(generation, 0, HS_BOX_FREE);
     HS_STEP(box_answering);

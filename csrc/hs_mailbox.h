@@ -62,10 +62,9 @@ _Static_assert(sizeof(hs_mailbox_header) % HS_MAILBOX_LINE == 0, "askers begin a
 
 typedef struct hs_box {
     _Alignas(HS_MAILBOX_LINE) hs_word word;
-    hs_word asked_ns;      /* CLOCK_MONOTONIC */
-    uint32_t request_size; /* bytes */
-    uint32_t value_count, logit_count;
-    uint32_t reserved;
+    hs_word asked_ns;     /* CLOCK_MONOTONIC */
+    hs_word request_size; /* bytes */
+    hs_word numbers;      /* of the answer: {logits:32 values:32} */
     double values[]; /* num_players of them; then the logits, floats; then, from a new line on, the request */
 } hs_box;
 

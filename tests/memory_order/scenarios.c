@@ -9,6 +9,7 @@
 #include "hs_drain.h"
 #include "hs_engine.h"
 #include "hs_locator.h"
+#include "mailbox.h"
 #include "rig.h"
 
 static uint64_t value_seen, place_seen, old_place;
@@ -723,6 +724,22 @@ const scenario scenarios[] = {
      begin_with_leases, nothing, 0},
     {"joined and collected", "E17 E18", 2, {join_and_publish, collect_once},
      begin_with_free_slot, nothing, 0},
+    {"asked and taken", "E40", 2, {mailbox_ask, mailbox_take_and_read},
+     mailbox_begin, nothing, 0},
+    {"asked and asleep", "E41", 2, {mailbox_ask, mailbox_gather_one},
+     mailbox_begin, nobody_sleeps, 0},
+    {"answered and waiting", "E42", 2, {mailbox_collect, mailbox_answer},
+     mailbox_begin_taken, nobody_sleeps, 0},
+    {"all wait", "E43", 3, {mailbox_collect, mailbox_collect, mailbox_gather_all},
+     mailbox_begin_asked, mailbox_all_are_taken, 0},
+    {"withdrawn and asked", "E44", 2, {mailbox_read_and_answer, mailbox_ask},
+     mailbox_begin_withdrawn, nothing, 0},
+    {"answered and read", "E45", 2, {mailbox_answer, mailbox_read},
+     mailbox_begin_taken, nothing, 0},
+    {"counted and asleep", "E46", 2, {mailbox_ask_two_more, mailbox_gather_all},
+     mailbox_begin_with_one, mailbox_all_are_taken, 0},
+    {"closed and asleep", "E47", 3, {mailbox_collect, mailbox_close, mailbox_gather_one},
+     mailbox_begin, nobody_sleeps, 0},
 };
 /* clang-format on */
 const size_t scenario_count = sizeof scenarios / sizeof *scenarios;

@@ -43,8 +43,9 @@ _PRODUCT = (
     "checksum",
     "step",
     "engine",
+    "mailbox",
 )
-_HOOKED = ("scenarios", "rig", "leases")
+_HOOKED = ("scenarios", "rig", "leases", "mailbox")
 _EXPLORER = ("model", "runtime", "litmus", "plain", "main")
 _FLAGS = ("-std=gnu11", "-Wall", "-Wextra", "-Wconversion", "-Werror")
 # ThreadSanitizer is not there: its entry points are ours, and so are fences, which it does not know.
