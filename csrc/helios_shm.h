@@ -667,4 +667,8 @@ int hs_search_edges(const void *memory, uint32_t row, hs_search_edge *out,
 /* Only while nobody searches. Sets own counts and those of n = num_actions edges with visits, value_sum, prior, child (a row number) and rewards; in_flight stays. */
 int hs_search_restore(void *memory, uint32_t row, uint32_t own_visits, double own_value_sum,
                       const hs_search_edge *edges, uint32_t n);
+/* Only while all workers are idle (lanes may be out: asked, not told). remap_out: NULL, or totals.rows numbers: old -> new, UINT32_MAX: gone.
+ * Keeps roots, paths of lanes, and of what is reachable the most visited, best first, while rows <= rows_keep_max and slots <= half. Returns how many rows stay. */
+int64_t hs_search_compact(void *memory, const uint32_t *roots, uint32_t n, uint32_t rows_keep_max,
+                          uint32_t *remap_out);
 #endif

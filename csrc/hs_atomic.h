@@ -75,14 +75,16 @@ _Static_assert(sizeof(hs_pair) == 16, "a pair has no padding");
 #else
 #define HS_PAIR_TARGET
 #endif
+/* ThreadSanitizer would put a lock of its own, which other processes do not see, in the place of the instruction. */
+#define HS_PAIR_UNWATCHED __attribute__((no_sanitize("thread")))
 typedef unsigned __int128 __attribute__((may_alias)) hs_pair_value;
 
 static inline hs_pair_value hs_pair_join(uint64_t low, uint64_t high) {
     return (hs_pair_value)high << 64 | low;
 }
 /* Strong compare-and-swap of both words, sequentially consistent. */
-HS_PAIR_TARGET static inline bool hs_cas_pair_seq_cst(hs_pair *pair, hs_pair_value expected,
-                                                      hs_pair_value desired) {
+HS_PAIR_TARGET HS_PAIR_UNWATCHED static inline bool hs_cas_pair_seq_cst(hs_pair *pair, hs_pair_value expected,
+                                                                        hs_pair_value desired) {
     return __sync_bool_compare_and_swap((hs_pair_value *)pair, expected, desired);
 }
 static inline void hs_fence_acquire(void) { atomic_thread_fence(memory_order_acquire); }

@@ -75,15 +75,16 @@ bool hs_search_lane_was_made(const hs_search_map *map, hs_search_lane *lane, uin
     return (hs_search_word_state(*word) & HS_SEARCH_DONE) != 0;
 }
 
+/* A double counts without gaps up to 2^53, and so far tickets are given. */
 int64_t hs_search_tickets(void *memory, int64_t add) {
     hs_search_map map = hs_search_map_of(memory);
     hs_pair *cell = &map.header->tickets;
-    hs_search_counts_now now = {.value = hs_search_double(hs_load_relaxed(&cell->high))};
-    hs_search_change change = {.state = HS_SEARCH_TAKE, .value = (double)add};
-    while (add != 0 && !cell_change(&map, cell, 0, &change, &now)) {
-        /* Fewer are left than shall go: all of them. */
+    hs_search_counts_now now;
+    for (;;) {
         now.value = hs_search_double(hs_load_relaxed(&cell->high));
-        change.value = -now.value;
+        double left = now.value + (double)add;
+        left = left < 0 ? 0 : left > 0x1p53 ? 0x1p53 : left;
+        hs_search_change change = {.state = HS_SEARCH_TAKE, .value = left - now.value};
+        if (change.value == 0 || cell_change(&map, cell, 0, &change, &now)) return (int64_t)now.value;
     }
-    return (int64_t)now.value;
 }

@@ -82,7 +82,7 @@ __attribute__((unused)) static int place_insert(void *memory, const game *g, pla
 __attribute__((unused)) static place place_of(const game *g, const uint8_t *id) {
     uint8_t other[32];
     for (uint32_t ply = 0; ply <= g->plies; ply++)
-        for (uint32_t sum = 0; sum <= ply * g->width; sum++) {
+        for (uint32_t sum = 0; sum <= g->plies * g->width; sum++) {
             place_id((place){ply, sum}, other);
             if (memcmp(id, other, 32) == 0) return (place){ply, sum};
         }
@@ -141,29 +141,48 @@ __attribute__((unused)) static hs_search_row_info row_info(const void *memory, u
     return info;
 }
 
-/* Of a game without circles, at rest: nothing is in flight, and each row was entered as often as it has visits, the root from nowhere. */
+/* At rest, with discount 1 and values that doubles add without loss: nothing is in flight; each row has as many visits as it was entered (the
+ * root by every simulation), and what came in by edges is what went out by edges and ended here, in visits and in value. */
+typedef struct flow {
+    uint64_t visits;
+    double value; /* of player 0 */
+} flow;
+
+__attribute__((unused)) static double of_player_0(const hs_search_row_info *info, double value) {
+    return info->player == 1 ? -value : value;
+}
+
 __attribute__((unused)) static void counts_check(const void *memory, uint32_t root, uint64_t simulations) {
     hs_search_totals totals;
     hs_search_counts(memory, &totals);
-    uint64_t *entered = calloc(totals.rows + 1u, sizeof *entered);
+    flow *in = calloc(totals.rows + 1u, sizeof *in), *out = calloc(totals.rows + 1u, sizeof *out);
     hs_search_edge *edges = calloc(4096, sizeof *edges);
-    entered[root] = simulations;
+    in[root].visits = simulations;
     CHECK_EQ_INT(totals.lanes_busy, 0);
     hs_search_row_info info;
     for (uint32_t row = 0; row < totals.rows; row++) {
         if (hs_search_row(memory, row, &info) != HS_OK) continue;
         CHECK_EQ_INT(info.in_flight, 0);
+        out[row] = (flow){info.visits, of_player_0(&info, info.own_value_sum)};
         int n = hs_search_edges(memory, row, edges, 4096);
         for (int i = 0; i < n; i++) {
-            if (edges[i].child == HS_SEARCH_NO_ROW)
+            double value = of_player_0(&info, edges[i].value_sum);
+            out[row].value += value;
+            if (edges[i].child == HS_SEARCH_NO_ROW) {
                 CHECK_EQ_INT(edges[i].visits, 0);
-            else
-                entered[edges[i].child] += edges[i].visits;
+                continue;
+            }
+            in[edges[i].child].visits += edges[i].visits;
+            in[edges[i].child].value += value - edges[i].visits * edges[i].rewards[0];
         }
     }
-    for (uint32_t row = 0; row < totals.rows; row++)
-        if (hs_search_row(memory, row, &info) == HS_OK) CHECK_EQ_INT(info.visits, entered[row]);
+    for (uint32_t row = 0; row < totals.rows; row++) {
+        if (hs_search_row(memory, row, &info) != HS_OK) continue;
+        CHECK_EQ_INT(out[row].visits, in[row].visits);
+        if (row != root) CHECK(out[row].value == in[row].value);
+    }
     free(edges);
-    free(entered);
+    free(in);
+    free(out);
 }
 #endif
