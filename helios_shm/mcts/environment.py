@@ -158,9 +158,8 @@ class Rules(Generic[A]):
     def _draw(self, state: Snapshot, rng: Random) -> A:
         if self.current_player is not None and self.current_player(state) == CHANCE:
             outcomes = self._outcomes(state)
-            actions, weights = [a for a, _ in outcomes], [p for _, p in outcomes]
-            return rng.choices(actions, weights)[0]
-        actions = list(self.legal_actions(state))
+            return rng.choices([action for action, _ in outcomes], [weight for _, weight in outcomes])[0]
+        actions = self.actions(state, 0)
         return actions[rng.randrange(len(actions))]
 
 

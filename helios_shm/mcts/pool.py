@@ -19,13 +19,14 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Generic, Literal, TypeVar
 
 from ..errors import StoreError
+from .metrics import Tally
 from .table import Table
 from .worker import Assignment, Order, Report, run_worker
 
 A = TypeVar("A")
 StartMethod = Literal["fork", "spawn", "forkserver"]
 
-# A worker that dies again and again, and reports nothing between, has a reason that the next one has too.
+# A worker that dies again and again, and gets nowhere between, has a reason that the next one has too.
 _DEATHS_MAX = 20
 _END_SECONDS = 5.0
 
@@ -65,7 +66,9 @@ class Pool(Generic[A]):
         self._context: Any = multiprocessing.get_context(start_method)
         self._assign, self._tables = assign, tables
         self._incarnations = 0
-        self._deaths_since = 0  # the last report
+        self._deaths: dict[
+            int, tuple[int, int]
+        ] = {}  # of each worker: how many since it got anywhere, and where
         self.workers: list[Worker] = []
         try:
             for index in range(len(tables)):
@@ -133,7 +136,6 @@ class Pool(Generic[A]):
         except (EOFError, OSError, pickle.UnpicklingError):
             return None
         worker.busy = False
-        self._deaths_since = 0
         return report if isinstance(report, Report) else None
 
     def _buried(self, index: int) -> tuple[Worker, Death]:
@@ -143,11 +145,14 @@ class Pool(Generic[A]):
         worker.process.join()
         worker.connection.close()
         finished, undone = worker.table.repair(worker.owner)
-        self._deaths_since += 1
-        if self._deaths_since > _DEATHS_MAX:
+        deaths, got_to = self._deaths.get(index, (0, 0))
+        now = Tally.seen(worker.table.tally(worker.owner)).total_ns
+        deaths = deaths + 1 if now == got_to else 1
+        self._deaths[index] = deaths, now
+        if deaths > _DEATHS_MAX:
             raise StoreError(
-                f"{self._deaths_since} workers died, one after the other, without a word; the last one's exit code "
-                f"was {worker.process.exitcode}"
+                f"{deaths} workers died, one after the other, in their first simulation; the last one's exit code was "
+                f"{worker.process.exitcode}"
             )
         was_busy = worker.busy
         fresh = self.workers[index] = self._started(index)

@@ -146,8 +146,16 @@ class Search(Generic[A]):
         _within("temperature", temperature, 0, 1e9)
         _within("dirichlet_fraction", dirichlet_fraction, 0, 1)
         _within("depth_max", depth_max, 1, 65_000)
-        _within("table_bytes", table_bytes, _MIB, 1 << 46)
+        _within("table_bytes", table_bytes, 1 << 16, 1 << 46)
         _within("save_every", save_every, 0, 1e9)
+        if seed is not None and not isinstance(seed, int):
+            raise TypeError(f"a seed is an int, not {type(seed).__name__}")
+        if fpu is not None:
+            _within("fpu", fpu, -1e300, 1e300)
+        _within("virtual_loss", virtual_loss, 0, 1e9)
+        if widening is not None:
+            _within("the first number of widening", widening[0], 1e-9, 1e9)
+            _within("the second number of widening", widening[1], 0, 1)
         if dirichlet_alpha is not None:
             _within("dirichlet_alpha", dirichlet_alpha, 1e-6, 1e6)
         if not isinstance(root, Snapshot):
@@ -247,9 +255,10 @@ class Search(Generic[A]):
     def run(self, num_simulations: int | None = None, seconds: float | None = None) -> Result[A]:
         """Search until so many simulations are done, or so many seconds are over, whichever comes first.
 
-        Simulations that are under way when the time is over are finished. Raises ValueError if both are None, or the
-        root has ended; CapacityError if the table is full and ``when_full`` is "error"; what the environment raises,
-        which ends the run and leaves the counts as they are. Ctrl-C: likewise; the search can go on.
+        Simulations that are under way when the time is over are finished, and there is always one. Raises ValueError if
+        both are None, or the root has ended; CapacityError if the table is full and ``when_full`` is "error"; what the
+        environment raises, which ends the run and leaves the counts as they are. Ctrl-C: likewise; the search can go
+        on.
         """
         if num_simulations is None and seconds is None:
             raise ValueError("say how long to search: num_simulations, seconds, or both")
@@ -258,20 +267,28 @@ class Search(Generic[A]):
         if seconds is not None:
             _within("seconds", seconds, 0, 1e9)
         self._prepare()
+        if self._rules.returns(self._root) is not None:
+            raise ValueError(f"there is nothing to search: state {self._root.id[:12]} has ended")
         self._mix_noise()
-        budget = Budget(num_simulations, seconds)
+        if self._workers > 1:
+            self._started()
         before, spent = self._completed(), self.metrics
         try:
-            if self._workers == 1:
-                self._run_alone(budget)
-            elif self._parallel == "leaf":
-                self._run_leaf(budget)
-            else:
-                self._run_pool(budget)
+            self._run(Budget(num_simulations, seconds))
+            if self._completed() == before:
+                self._run(Budget(1, None))
         finally:
             for table in self._tables:
                 table.take_tickets()
         return self._result(self._completed() - before, spent)
+
+    def _run(self, budget: Budget) -> None:
+        if self._workers == 1:
+            self._run_alone(budget)
+        elif self._parallel == "leaf":
+            self._run_leaf(budget)
+        else:
+            self._run_pool(budget)
 
     def _completed(self) -> int:
         """Simulations that went through the root. Each goes through one of its actions."""
@@ -294,6 +311,7 @@ class Search(Generic[A]):
         simulator, table = self._simulators[0], self._tables[0]
         memory = table.tally(_DRIVER)
         table.stop(False)
+        table.take_tickets()
         table.tickets(budget.simulations)
         try:
             while not budget.over():
@@ -367,7 +385,10 @@ class Search(Generic[A]):
                 self._hand_out(pool, left)
                 for index in self._until_idle(pool, budget):
                     self._make_room(index)
-        finally:
+        except Exception:
+            self._settle(pool)
+            raise
+        finally:  # an interrupt does not wait for the workers; whoever needs them idle next does
             self._stop(True)
         self._settle(pool)
 
@@ -435,6 +456,7 @@ class Search(Generic[A]):
         simulator, table = self._simulators[0], self._tables[0]
         memory = table.tally(_DRIVER)
         table.stop(False)
+        table.take_tickets()
         table.tickets(budget.simulations)
         try:
             while not budget.over():
@@ -536,6 +558,8 @@ class Search(Generic[A]):
         O(nodes log nodes), and a call of ``legal_actions`` for each state whose actions are not known any more.
         """
         self._prepare()
+        if self._pool is not None:
+            self._settle(self._pool)
         simulator = self._simulators[0]
         return grow(
             TableRows(self._tables),

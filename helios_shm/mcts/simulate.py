@@ -73,12 +73,10 @@ class Simulator(Generic[A]):
     # --- rows ---
 
     def add_root(self, root: Snapshot) -> int:
-        """The row of a state that no action of this search leads to. ValueError if it has ended."""
-        if self.rules.returns(root) is not None:
-            raise ValueError(f"there is nothing to search: state {root.id[:12]} has ended")
-        current = self.rules.current_player
-        player = 0 if current is None else self._checked(current(root), root)
-        return self._insert(root, player, None)[0]
+        """The row of a state that no action of this search leads to."""
+        ended, current = self.rules.returns(root), self.rules.current_player
+        player = 0 if current is None or ended is not None else self._checked(current(root), root)
+        return self._insert(root, player, ended)[0]
 
     def node(self, number: int, id: bytes) -> Node[A]:
         """What is known of a row."""

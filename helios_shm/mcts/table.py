@@ -145,12 +145,11 @@ class Table:
 
     @property
     def _size(self) -> int:
-        return self.settings.bytes // _PAGE * _PAGE
+        return int(self._config().size_bytes)
 
     def _config(self) -> Any:
         settings, config = self.settings, ffi.new("hs_search_config *")
-        config.size_bytes = self._size
-        config.rows_max = max(16, self._size // _BYTES_PER_ROW)
+        size = ffi.new("uint64_t *")
         config.lanes, config.num_players = settings.lanes, settings.num_players
         config.depth_max = settings.depth_max
         config.rule = lib.HS_SEARCH_PUCT if settings.selection == "puct" else lib.HS_SEARCH_UCT
@@ -161,10 +160,16 @@ class Table:
         config.fpu = float("nan") if settings.fpu is None else settings.fpu
         config.virtual_loss = settings.virtual_loss
         config.widening_c, config.widening_alpha = settings.widening or (0.0, 0.0)
+        # Lanes are many and long, and hardly ever touched: they come on top of what rows and actions have.
+        config.rows_max = 16
+        check(lib.hs_search_size(config, size), "making the table of a search")
+        config.rows_max = max(16, settings.bytes // _BYTES_PER_ROW)
+        config.size_bytes = (size[0] + settings.bytes) // _PAGE * _PAGE
         return config
 
     def _map(self) -> None:
         self._mapped = mmap.mmap(self._fd, 0)
+        self._table_size = self._size
         self._memory = ffi.cast("void *", ffi.from_buffer(self._mapped))
         self._rng = ffi.new("uint64_t *")
         self._row_out = ffi.new("uint32_t *")
@@ -176,8 +181,7 @@ class Table:
         self.settings, fd = state
         self._fd = fd.detach()
         self._map()
-        size = self._size
-        check(lib.hs_search_attach(self._memory, size, ffi.NULL), "joining the table of a search")
+        check(lib.hs_search_attach(self._memory, self._table_size, ffi.NULL), "joining the table of a search")
 
     def close(self) -> None:
         """Let go of the descriptor; the memory goes with the last map. Idempotent."""
@@ -195,7 +199,7 @@ class Table:
 
     def tally(self, process: int) -> memoryview:
         """The words of a process for its counts."""
-        at = self._size + process * TALLY_BYTES
+        at = self._table_size + process * TALLY_BYTES
         return memoryview(self._mapped)[at : at + TALLY_BYTES]
 
     # --- rows ---
