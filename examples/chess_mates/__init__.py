@@ -1,14 +1,13 @@
-"""Forced mates found by parallel Monte Carlo tree search, every node of the tree a snapshot.
+"""Forced mates found by helios_shm.mcts: several processes search one tree, every node of it a snapshot.
 
     __main__ > cli   options, signals, exit code     report     progress while it runs, the closing table
                |
-             runner  the pool, several searches in flight at once
+             runner  one search after the other, in slices, until its mate is proven
                |
-       +-------+--------+
-     search           worker      search: the tree, its statistics and proofs (one process)
-       |                |         worker: fork, move, commit, roll out (many processes)
-       +---- position --+         a chess position as the keys of a state
-             problems             the checked set, problems.epd
+       +-------+-------+
+      mate           proof      mate: the environment: what can be played, how it ends, a playout
+       |                        proof: which first moves the tree shows to mate whatever is answered
+     problems                   the checked set, problems.epd
 
-Only snapshots (32 bytes and the path of the store), moves and numbers travel between the processes.
+The tree, its statistics, the workers and their deaths are the library's: helios_shm.mcts.Search.
 """

@@ -13,6 +13,8 @@ def _main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     from .cli import main
 
+    # main answers signals as long as there is something to end; one that comes after that changes nothing.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     return main()
 
 

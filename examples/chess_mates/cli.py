@@ -1,6 +1,6 @@
 """Options, signals and the order in which things are opened and closed.
 
-    signals caught { store open { workers { searches } } }
+    signals caught { store open { searches { workers } } }
 
 Called by __main__ and by tests.
 """
@@ -11,7 +11,6 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,7 +19,6 @@ import helios_shm
 from . import report
 from .problems import Problem, load
 from .runner import Stopped, StopRequest, run
-from .search import Search
 
 SIMULATIONS_MAX = 20_000
 
@@ -35,8 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with _stop_signals() as stop:
         try:
             return _search_and_report(options, problems, stop)
-        except (Stopped, BrokenProcessPool, helios_shm.HeliosError, OSError) as error:
-            # A signal to the whole group may end a worker first, which breaks the pool.
+        except (Stopped, helios_shm.HeliosError, OSError) as error:
             if stop.signum is not None:
                 name = signal.Signals(stop.signum).name
                 print(f"chess_mates: ended by {name}; no worker and no open store is left", file=sys.stderr)
@@ -56,7 +53,7 @@ def _search_and_report(options: argparse.Namespace, problems: Sequence[Problem],
         )
         start = time.perf_counter()
         with report.ProgressLine(out, problems) as progress:
-            searches: list[Search] = run(
+            solutions = run(
                 engine,
                 problems,
                 workers=options.workers,
@@ -66,10 +63,12 @@ def _search_and_report(options: argparse.Namespace, problems: Sequence[Problem],
                 progress=progress,
             )
         elapsed_s = time.perf_counter() - start
-        sums = report.totals(searches, elapsed_s=elapsed_s, l1_hit_rate=engine.stats().hit_rate)
-    report.print_tables(out, searches, sums)
+        sums = report.totals(solutions, elapsed_s=elapsed_s, l1_hit_rate=engine.stats().hit_rate)
+    report.print_tables(out, solutions, sums)
     if options.json is not None:
-        options.json.write_text(json.dumps(report.as_json(searches, sums), indent=2) + "\n", encoding="utf-8")
+        options.json.write_text(
+            json.dumps(report.as_json(solutions, sums), indent=2) + "\n", encoding="utf-8"
+        )
     return 0 if sums.solved == sums.problems else 1
 
 
@@ -94,7 +93,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--store", type=Path, metavar="PATH", help="keep the states in this store (None: ephemeral)"
     )
-    parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same result")
+    parser.add_argument(
+        "--seed", type=int, default=1, help="with one worker, the same seed gives the same result"
+    )
     parser.add_argument(
         "--simulations", type=_count, default=SIMULATIONS_MAX, help="at most so many for each problem"
     )

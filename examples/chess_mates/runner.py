@@ -1,32 +1,32 @@
-"""Runs the searches of many problems over one pool of worker processes.
+"""Searches one problem after the other, each with several processes on one shared tree, until its mate is proven.
 
-Several searches are in flight at once, so that the workers are busy while a round of one of them is being
-applied and selected. Searches share nothing but the store: what one finds does not depend on the others.
+A search runs in slices, so that a request to stop is seen between them: no exception ever cuts through the search or
+the store. When its simulations have doubled, its tree is looked at for a proof.
 
-Invariants: the pool is gone when `run` returns or raises; it raises `Stopped` within one task after
-`StopRequest.ask`.
+Invariants: no worker is left when `run` returns or raises; it raises `Stopped` within one slice after
+`StopRequest.ask`. One worker and the same seed: the same searches.
 
-Used by the command line and by tests. One thread; workers are forked before any other thread is started here.
+Used by the command line and by tests. One thread; workers are forked.
 """
 
 import multiprocessing
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FrameType
 
+import chess
+
 from helios_shm import Engine
+from helios_shm.mcts import Metrics, Search
 
+from .mate import Mate
 from .problems import Problem
-from .search import Search
-from .worker import Leaf, expand
+from .proof import proven_moves
 
-# Expansions a task: large enough to hide the cost of passing it on, small enough to end soon when asked to
-# stop.
-_TASK_SIZE = 8
-_STOP_CHECK_S = 0.1
+_SLICE_S = 0.25
+_FIRST_LOOK = 64  # simulations
+# More than any of the set needs; of a larger tree the least visited part would not be looked at.
+_NODES_MAX = 200_000
 
 
 class Stopped(Exception):
@@ -34,10 +34,10 @@ class Stopped(Exception):
 
 
 class StopRequest:
-    """Set by a signal, looked at between rounds: no exception ever cuts through the pool or the store.
+    """Set by a signal, looked at between slices.
 
-    The first signal asks. One that comes while that is being done kills the workers, in case one of them
-    hangs.
+    The first signal asks. One that comes while that is being done kills the workers, in case one of them hangs; the
+    search puts others in their places, finishes its slice, and sees the request.
     """
 
     def __init__(self) -> None:
@@ -54,12 +54,24 @@ class StopRequest:
             raise Stopped
 
 
-@dataclass(slots=True)
-class _Flight:
-    """A search and the tasks of its round that workers have."""
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """What the search for a problem's mate has come to. `move`: the proven one, else the most visited."""
 
-    search: Search
-    tasks: list[Future[list[Leaf]]]
+    problem: Problem
+    move: chess.Move
+    proven: bool
+    simulations: int
+    metrics: Metrics
+
+    @property
+    def solved(self) -> bool:
+        """Whether the move is one of the problem's keys."""
+        return self.move.uci() in self.problem.keys
+
+
+# Called after each slice: what is finished, the problem that is being searched, and its simulations so far.
+Progress = Callable[[Sequence[Solution], Problem | None, int], None]
 
 
 def run(
@@ -70,64 +82,48 @@ def run(
     simulations_max: int,
     seed: int,
     stop: StopRequest,
-    progress: Callable[[Sequence[Search]], None],
-) -> list[Search]:
-    """Search all `problems`, each with at most `simulations_max` expansions.
+    progress: Progress,
+) -> list[Solution]:
+    """Search all `problems`, each with at most `simulations_max` simulations. Raises `Stopped` if `stop` was asked."""
+    finished: list[Solution] = []
+    for problem in problems:
 
-    `progress` is called after each round with the searches begun so far. Returns the finished searches in the
-    order of `problems`. Raises `Stopped` if `stop` was asked.
-    """
-    begun: list[Search] = []
-    flights: list[_Flight] = []
-    waiting = iter(problems)
-    with _worker_pool(workers) as pool:
+        def tell(simulations: int, problem: Problem = problem) -> None:
+            progress(finished, problem, simulations)
+
+        finished.append(_solve(engine, problem, workers, simulations_max, seed, stop, tell))
+        progress(finished, None, 0)
+    return finished
+
+
+def _solve(
+    engine: Engine,
+    problem: Problem,
+    workers: int,
+    simulations_max: int,
+    seed: int,
+    stop: StopRequest,
+    tell: Callable[[int], None],
+) -> Solution:
+    env = Mate()
+    done, next_look = 0, min(_FIRST_LOOK, simulations_max)
+    with Search(
+        env,
+        env.problem_root(engine, problem),
+        workers=workers,
+        parallel="tree",
+        seed=seed,
+        start_method="fork",
+    ) as search:
         while True:
             stop.check()
-            # One more than there are workers: that one is being selected while the others are worked on.
-            while len(flights) <= workers and (problem := next(waiting, None)) is not None:
-                search = Search(engine, problem, simulations_max=simulations_max, seed=seed)
-                begun.append(search)
-                if not search.finished:
-                    flights.append(_Flight(search, _send_round(pool, search)))
-            if not flights:
-                return begun
-            for flight in _landed(flights):
-                flight.search.apply([leaf for task in flight.tasks for leaf in task.result()])
-                if flight.search.finished:
-                    flights.remove(flight)
-                else:
-                    flight.tasks = _send_round(pool, flight.search)
-            progress(begun)
-
-
-def _send_round(pool: ProcessPoolExecutor, search: Search) -> list[Future[list[Leaf]]]:
-    expansions = search.select()
-    return [
-        pool.submit(expand, expansions[start : start + _TASK_SIZE])
-        for start in range(0, len(expansions), _TASK_SIZE)
-    ]
-
-
-def _landed(flights: Sequence[_Flight]) -> list[_Flight]:
-    """The flights all of whose tasks are done. Waits a moment for the next task; may be none."""
-    under_way = [task for flight in flights for task in flight.tasks if not task.done()]
-    wait(under_way, timeout=_STOP_CHECK_S, return_when=FIRST_COMPLETED)
-    return [flight for flight in flights if all(task.done() for task in flight.tasks)]
-
-
-@contextmanager
-def _worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool that is gone, with nothing left running, however the block is left."""
-    pool = ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("fork"), initializer=_leave_signals_to_parent
-    )
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _leave_signals_to_parent() -> None:
-    """A Ctrl-C goes to the whole process group; only the parent answers it, and it ends the workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            result = search.run(next_look - done, _SLICE_S)
+            done += result.num_simulations
+            tell(done)
+            if done < next_look:
+                continue
+            proven = proven_moves(search.tree(max_nodes=_NODES_MAX))
+            if proven or done >= simulations_max:
+                move = max(proven, key=lambda move: result.visit_counts[move], default=result.action)
+                return Solution(problem, move, bool(proven), done, search.metrics)
+            next_look = min(2 * done, simulations_max)

@@ -3,6 +3,7 @@
 from .environment import CHANCE, Environment
 from .metrics import Metrics
 from .search import Result, Search
+from .tree import TreeNode
 from .trials import Trial
 
-__all__ = ["CHANCE", "Environment", "Metrics", "Result", "Search", "Trial"]
+__all__ = ["CHANCE", "Environment", "Metrics", "Result", "Search", "TreeNode", "Trial"]
