@@ -150,9 +150,11 @@ class Pool(Generic[A]):
         deaths = deaths + 1 if now == got_to else 1
         self._deaths[index] = deaths, now
         if deaths > _DEATHS_MAX:
+            code = worker.process.exitcode
+            self.close()
             raise StoreError(
                 f"{deaths} workers died, one after the other, in their first simulation; the last one's exit code was "
-                f"{worker.process.exitcode}"
+                f"{code}"
             )
         was_busy = worker.busy
         fresh = self.workers[index] = self._started(index)
@@ -172,5 +174,6 @@ class Pool(Generic[A]):
             if worker.process.is_alive():
                 worker.process.kill()
                 worker.process.join()
+                worker.table.repair(worker.owner)
             worker.process.close()
         self.workers = []

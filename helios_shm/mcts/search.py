@@ -356,7 +356,7 @@ class Search(Generic[A]):
     # --- running with workers ---
 
     def _started(self) -> Pool[A]:
-        if self._pool is None:
+        if self._pool is None or not self._pool.workers:
             tables = self._tables * (self._workers if len(self._tables) == 1 else 1)
             self._pool = Pool(tables, self._assignment, self._start_method)
         return self._pool

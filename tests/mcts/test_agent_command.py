@@ -188,7 +188,9 @@ def test_processes_that_multiply_in_sessions_of_their_own_are_all_ended(tmp_path
 
 def test_whatever_it_left_running_ends_with_it(tmp_path: Path, mark: str) -> None:
     """Children in the background, grandchildren whose parent has gone, daemons; some hold its output open."""
-    daemon = "import os, time\nif not os.fork():\n  os.setsid()\n  if not os.fork(): print(1); time.sleep(1000)"
+    daemon = (
+        "import os, time\nif not os.fork():\n  os.setsid()\n  if not os.fork(): print(1); time.sleep(1000)"
+    )
     script = f"sleep 1000 & (setsid sleep 1000 &) ; {sys.executable} -c '{daemon}' & wait $!; trap '' TERM; echo done"
     outcome = Command(["sh", "-c", script], env={MARK: mark}).run(tmp_path)
     assert outcome.ok

@@ -10,18 +10,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("bench/*.md")])
-EXAMPLE_LINES_MAX = 20
 
 
-def readme_example() -> str:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert blocks, "README.md has no python block"
+def example_of(document: str) -> str:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+    assert blocks, f"{document} has no python block"
     return str(blocks[0])
 
 
-def test_readme_example_runs_as_it_stands(tmp_path: Path) -> None:
-    example = readme_example()
-    assert len(example.splitlines()) <= EXAMPLE_LINES_MAX
+@pytest.mark.parametrize(("document", "lines_max"), [("README.md", 20), ("docs/SEARCH.md", 26)])
+def test_example_runs_as_it_stands(document: str, lines_max: int, tmp_path: Path) -> None:
+    example = example_of(document)
+    assert len(example.splitlines()) <= lines_max
     program = tmp_path / "example.py"
     program.write_text(example)
     done = subprocess.run(

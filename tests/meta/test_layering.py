@@ -74,6 +74,30 @@ BELOW_THE_COMMAND_LINE = {
     "store": "what is written in a store's description",
 }
 
+# The search likewise: a client of the public API, in an order of its own, lowest first; these two map memory that the
+# C core works on.
+SEARCH_FLOORS = [
+    "environment",
+    "metrics",
+    "table",
+    "mailbox",
+    "evaluator",
+    "simulate",
+    "gather",
+    "tree",
+    "picture",
+    "rows",
+    "trials",
+    "save",
+    "worker",
+    "pool",
+    "search",
+    "games",
+    "agent",
+    "__init__",
+]
+SEARCH_REACHES_CORE = {"table", "mailbox"}
+
 # What a user holds in hand makes and finds its neighbours: each such link up is an import inside a function,
 # and has its reason here.
 LINKS_UP = {
@@ -195,6 +219,31 @@ def test_command_line_uses_the_public_api() -> None:
             elif isinstance(node, ast.ImportFrom) and node.level == 1 and node.module:
                 assert node.module in own, f"{path.name} imports {node.module}"
     assert used == {"__init__", *BELOW_THE_COMMAND_LINE}
+
+
+def search_modules() -> list[Path]:
+    return sorted((ROOT / "helios_shm" / "mcts").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", search_modules(), ids=lambda path: path.stem)
+def test_search_module_imports_only_lower_floors(path: Path) -> None:
+    package = ROOT / "helios_shm" / "mcts"
+    parts = path.relative_to(package).parts
+    floor, depth = SEARCH_FLOORS.index(parts[0].removesuffix(".py")), len(parts)
+    for node in ast.parse(path.read_text()).body:
+        if not isinstance(node, ast.ImportFrom) or not node.level:
+            continue
+        if node.level == depth:  # a sibling of the package's own
+            names = [node.module.split(".")[0]] if node.module else [alias.name for alias in node.names]
+            for name in names:
+                if name in SEARCH_FLOORS:
+                    assert SEARCH_FLOORS.index(name) < floor, (
+                        f"{path.name} imports {name}, which stands higher"
+                    )
+        elif node.level == depth + 1:
+            below = {node.module or "__init__"} - {"__init__", "errors"}
+            allowed = {"_capi"} if path.stem in SEARCH_REACHES_CORE else set()
+            assert below <= allowed, f"{path.name} reaches below the public API: {below}"
 
 
 @pytest.mark.parametrize(("imported", "importer"), list(ONLY_IMPORTER.items()))
