@@ -49,7 +49,7 @@ def output_of(example: str, store: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("example", ["counters", "time_travel", "planner"])
+@pytest.mark.parametrize("example", ["counters", "time_travel", "planner", "tic_tac_toe"])
 def test_example_names_the_command_that_runs_it(example: str) -> None:
     assert f"python -m examples.{example} [STORE]" in (ROOT / "examples" / f"{example}.py").read_text()
 
@@ -68,3 +68,16 @@ def test_examples_say_what_they_promise_and_leave_it_for_others(store_path: Path
         assert list(plan.head.listdir()) == ["board", "search/"]
         assert len(plan.head.nested("board")) == 6
         assert plan.at(2).snapshot.nested("board")["queens/0"] == b"0"
+
+
+def test_tic_tac_toe_against_oneself_is_a_draw_and_the_same_each_time(store_path: Path) -> None:
+    printed = output_of("tic_tac_toe", store_path)
+    *moves, first, second, third, returns = printed.splitlines()
+    assert [move.split()[0] for move in moves] == list("XOXOXOXOX")
+    assert moves[0] == "X to 4"
+    assert sorted(first + second + third) == sorted("OOOOXXXXX")
+    assert returns == "(0, 0)"
+    assert output_of("tic_tac_toe", store_path) == printed
+    with helios_shm.open(store_path, create=False) as engine:
+        log = [commit.message for commit in engine.branch("tic-tac-toe").log()]
+        assert log == ([*reversed(moves), "a new game"] * 2)
