@@ -60,7 +60,7 @@ def test_outcome_has_what_was_printed_and_the_code(tmp_path: Path) -> None:
     assert outcome.text == "out\nerr\n"
     assert outcome.output_size == 8
     assert outcome.cpu_seconds > 0
-    assert Outcome.from_json(outcome.to_json()) == outcome
+    assert Outcome.from_record(outcome.to_record()) == outcome
 
 
 def test_it_runs_in_the_directory_with_its_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

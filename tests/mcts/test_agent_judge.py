@@ -27,7 +27,7 @@ def state_of(engine: Engine, answer: int) -> Snapshot:
 
 def counting(log: Path, script: str = "true") -> Command:
     """A command that leaves a line wherever it runs."""
-    return Command(["sh", "-c", f"cat answer >> {log}; echo >> {log}; {script}"])
+    return Command(["sh", "-c", f"echo $(cat answer) >> {log}; {script}"])
 
 
 # --- scores ---
@@ -140,20 +140,17 @@ def test_a_read_only_store_is_judged_too(store_path: Path, tmp_path: Path) -> No
     assert len(log.read_text().splitlines()) == 1
 
 
-def judge_all(judge: Judge, states: list[Snapshot], name: str) -> None:
+def judge_all(judge: Judge, states: list[Snapshot]) -> None:
     for state in states:
         judge(state)
 
 
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
-def test_processes_that_meet_the_same_states_judge_each_once(
-    engine: Engine, tmp_path: Path, method: str
-) -> None:
+def test_processes_that_meet_the_same_states_judge_each_once(engine: Engine, tmp_path: Path) -> None:
     log = tmp_path / "log"
     judge = Judge(counting(log, "sleep 0.02"), root=tmp_path / "root")
     states = [state_of(engine, answer) for answer in range(5)]
-    context = multiprocessing.get_context(method)
-    workers = [context.Process(target=judge_all, args=(judge, states, str(i))) for i in range(3)]
+    contexts = [multiprocessing.get_context(method) for method in ("fork", "fork", "spawn")]
+    workers = [context.Process(target=judge_all, args=(judge, states)) for context in contexts]  # type: ignore[attr-defined]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -171,7 +168,7 @@ def test_a_judge_killed_in_the_middle_is_replaced_by_another(engine: Engine, tmp
     judge = Judge(counting(log, script), root=tmp_path / "root")
     state = state_of(engine, 3)
     context = multiprocessing.get_context("fork")
-    workers = [context.Process(target=judge_all, args=(judge, [state], str(i))) for i in range(2)]
+    workers = [context.Process(target=judge_all, args=(judge, [state])) for _ in range(2)]
     workers[0].start()
     while not (tmp_path / "first").exists():
         assert workers[0].is_alive()
@@ -182,3 +179,28 @@ def test_a_judge_killed_in_the_middle_is_replaced_by_another(engine: Engine, tmp
     assert workers[1].exitcode == 0
     assert log.read_text().split() == ["3", "3"]
     assert judge(state).remembered
+
+
+def test_a_judge_that_costs_less_has_the_first_word(engine: Engine, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    first = Judge(
+        Command(["sh", "-c", "awk '{print ($1 > 4) ? 1 : $1 / 4}' answer"]),
+        score=printed,
+        root=tmp_path / "root",
+    )
+    judge = Judge(counting(log, "exit $(cat answer)"), screen=first, root=tmp_path / "root")
+    states = [state_of(engine, answer) for answer in (0, 2, 5, 4)]
+    assert judge.knows(states[0]) is None
+    assert [judge(state).score for state in states] == [0.0, 0.25, 0.5, 0.5]
+    assert log.read_text().split() == ["5", "4"]
+    assert judge.spent.judged == 6
+    again = pickle.loads(pickle.dumps(judge))
+    assert [verdict.score for state in states if (verdict := again.knows(state))] == [0.0, 0.25, 0.5, 0.5]
+    assert len(list(again.remembered(engine))) == 6
+    assert list(again.remembered(engine, again.heads(engine))) == []
+    with pytest.raises(ValueError, match="prefix"):
+        Judge(Command(["true"]), prefix="src/", screen=first)
+
+
+def printed(outcome: Outcome) -> float:
+    return float(outcome.text)

@@ -11,7 +11,7 @@ from .command import Command, Limit, Outcome
 from .edit import Delete, Edit, Replace, Write
 from .judge import Judge, Verdict, share_passed, succeeded
 from .scratch import Scratch
-from .strategies import Found, best_of_n
+from .strategies import Found, beam, best_of_n, tournament, tree
 from .task import EditEnvironment, Task
 
 __all__ = [
@@ -28,7 +28,10 @@ __all__ = [
     "Task",
     "Verdict",
     "Write",
+    "beam",
     "best_of_n",
     "share_passed",
     "succeeded",
+    "tournament",
+    "tree",
 ]

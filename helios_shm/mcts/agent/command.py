@@ -67,14 +67,14 @@ class Outcome:
         """The output as text, with marks for what is no UTF-8."""
         return self.output.decode("utf-8", "replace")
 
-    def to_json(self) -> bytes:
+    def to_record(self) -> dict[str, Any]:
+        """As what JSON can hold."""
         record = {each.name: getattr(self, each.name) for each in fields(self)}
-        return json.dumps({**record, "output": self.output.decode("latin-1")}).encode()
+        return {**record, "output": self.output.decode("latin-1")}
 
     @classmethod
-    def from_json(cls, data: bytes) -> Outcome:
-        """Raises ValueError, TypeError or KeyError for what ``to_json`` did not make."""
-        record = json.loads(data)
+    def from_record(cls, record: Mapping[str, Any]) -> Outcome:
+        """The outcome that ``to_record`` made this of."""
         return cls(**{**record, "output": record["output"].encode("latin-1")})
 
 

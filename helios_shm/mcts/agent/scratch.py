@@ -165,6 +165,13 @@ def scratch_of_thread(root: str | os.PathLike[str] | None, prefix: str, keep: tu
     return mine[name]
 
 
+def close_scratches_of_thread() -> None:
+    """Remove this thread's own; those that are needed later are made anew."""
+    mine: dict[str, Scratch] = _of_thread.__dict__
+    while mine:
+        mine.popitem()[1].close()
+
+
 def _locked(directory: Path) -> int:
     """An open directory under a lock that ends with this process. Raises BlockingIOError if somebody has it."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)

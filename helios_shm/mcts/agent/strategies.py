@@ -6,16 +6,22 @@ find does not depend on the number of workers or on who is killed meanwhile, for
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
+from random import Random
+from typing import Any, TypeAlias
 
-from ... import Snapshot
+from ... import ConflictError, Engine, Resolve, Snapshot
+from ..metrics import Metrics
+from ..search import Search
+from ..tree import TreeNode
 from .edit import Edit
 from .judge import Spent
 from .pool import Pool, StartMethod
-from .scratch import remove_abandoned
-from .task import Task
+from .scratch import close_scratches_of_thread, remove_abandoned
+from .task import EditEnvironment, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +32,7 @@ class Found:
         nothing is better.
     edits: what leads there.
     judged: how many different states have a score, that to begin with included.
-    commands: how many commands were run for them; the others were known from elsewhere.
+    commands: how many commands were run for them to the end; what the others came to was known from elsewhere.
     dropped: proposals that did not fit their state, or were the death of several workers.
     deaths: of workers.
     seconds: from begin to end; the others are sums over all workers: in commands, putting states into directories, and
@@ -118,6 +124,21 @@ class _Search:
                 fresh.append(done[index])
         return fresh
 
+    def matched(
+        self, pairs: Sequence[tuple[_Candidate, _Candidate]], root: _Candidate, resolve: Resolve | None
+    ) -> list[_Candidate]:
+        """The winner of each pair: the better one; or both merged, if each is better than the root, and that is better
+        still."""
+        winners = [max(pair, key=lambda each: each.score) for pair in pairs]
+        meet = [i for i, pair in enumerate(pairs) if min(each.score for each in pair) > root.score]
+        jobs = [(_merged, self.start, *pairs[i], resolve) for i in meet]
+        for job in sorted(self.pool.run(jobs), key=lambda job: job.index):
+            if job.result is not None and job.result.edits:
+                self.note(job.result)
+                place = meet[job.index]
+                winners[place] = max(winners[place], job.result, key=lambda each: each.score)
+        return winners
+
     def note(self, found: _Candidate) -> bool:
         """Take a judged state into account. False: it was met before."""
         self.spend(found.spent)
@@ -169,6 +190,22 @@ def _since(task: Task, before: Spent) -> Spent:
     return Spent(*(new - old for new, old in zip(now, astuple(before), strict=True)))
 
 
+def _merged(
+    task: Task, start: Snapshot, one: _Candidate, other: _Candidate, resolve: Resolve | None
+) -> _Candidate:
+    """Both candidates' edits at once, with a score; without any edits, if they are in each other's way."""
+    before, began = replace(task.judge.spent), time.perf_counter()
+    try:
+        made = one.state.merge(other.state, base=start, resolve=resolve)
+    except ConflictError:
+        return _Candidate(start, 0.0, (), Spent())
+    merge_s = time.perf_counter() - began
+    verdict = task.judge(made)
+    spent = _since(task, before)
+    edits = (*one.edits, *(edit for edit in other.edits if edit not in one.edits))
+    return _Candidate(made, verdict.score, edits, replace(spent, store_s=spent.store_s + merge_s))
+
+
 # --- the strategies ---
 
 
@@ -190,3 +227,162 @@ def best_of_n(
         root = search.root()
         search.attempted([(root, edit) for edit in root.proposals[:n]], to_the_end=to_the_end)
         return search.found()
+
+
+def beam(
+    task: Task,
+    start: Snapshot,
+    *,
+    width: int = 4,
+    branching: int | None = None,
+    workers: int = 2,
+    start_method: StartMethod | None = None,
+) -> Found:
+    """Beam search: of all that comes of one more edit, the ``width`` best states are gone on from, until one solves the
+    task, ``depth_max`` edits were made, or nothing new comes.
+
+    branching: how many proposals of a state are tried; None: all.
+    Raises what the judge and the task's functions raise. Source: Lowerre, The Harpy Speech Recognition System, 1976.
+    """
+    with _Search(task, start, workers, start_method) as search:
+        frontier = [search.root()]
+        for depth in range(1, task.depth_max + 1):
+            tries = [(each, edit) for each in frontier for edit in each.proposals[:branching]]
+            fresh = search.attempted(tries)
+            if search.solved or not fresh or depth == task.depth_max:
+                break
+            frontier = search.expanded(sorted(fresh, key=lambda each: -each.score)[:width])
+        return search.found()
+
+
+def tournament(
+    task: Task,
+    start: Snapshot,
+    n: int | None = None,
+    *,
+    resolve: Resolve | None = None,
+    seed: int = 0,
+    workers: int = 2,
+    start_method: StartMethod | None = None,
+) -> Found:
+    """A knockout among the first ``n`` proposals of a state (None: all): those who are no worse than it are paired by
+    lot, round by round, and the better one goes on; or, if that is better than either, both in one: what the two have
+    changed, merged against the state to begin with. So repairs of several faults that were found apart come together.
+
+    resolve: how changes of one file are merged; see ``Snapshot.merge``. Default: they are in each other's way;
+        ``"text"`` merges lines.
+    seed: of the lots.
+    Raises what the judge and the task's functions raise.
+    """
+    lots = Random(seed)
+    with _Search(task, start, workers, start_method) as search:
+        root = search.root()
+        tried = search.attempted([(root, edit) for edit in root.proposals[:n]])
+        field = [each for each in tried if each.score >= root.score]
+        while len(field) > 1 and not search.solved:
+            lots.shuffle(field)
+            pairs = list(zip(field[::2], field[1::2], strict=False))
+            rest = field[2 * len(pairs) :]
+            field = [*search.matched(pairs, root, resolve), *rest]
+        return search.found()
+
+
+def tree(
+    task: Task,
+    start: Snapshot,
+    num_simulations: int | None = None,
+    seconds: float | None = None,
+    *,
+    workers: int = 2,
+    **options: Any,
+) -> Found:
+    """Monte Carlo tree search over edits: ``helios_shm.mcts.Search`` on the task's ``EditEnvironment``, until a state
+    solves it, or so many simulations or seconds are over.
+
+    options: of ``Search``.
+    Raises ValueError if neither bound is given, and what the judge and the task's functions raise.
+    """
+    if num_simulations is None and seconds is None:
+        raise ValueError("say how long to search: num_simulations, seconds, or both")
+    try:
+        return _tree(task, start, num_simulations, seconds, workers, options)
+    finally:
+        close_scratches_of_thread()
+        remove_abandoned(task.judge.root)
+
+
+def _tree(
+    task: Task,
+    start: Snapshot,
+    num_simulations: int | None,
+    seconds: float | None,
+    workers: int,
+    options: dict[str, Any],
+) -> Found:
+    began, env, engine = time.perf_counter(), EditEnvironment(task), start.engine
+    before, root = task.judge.heads(engine), env.root(start)
+    if env.returns(root) is not None:
+        return _found_in_tree(task, env, [(root, ())], before, began, None)
+    with Search(env, root, workers=workers, **options) as search:
+        left = math.inf if num_simulations is None else num_simulations
+        paths: list[_Path] = [(root, ())]
+        while left > 0 and (seconds is None or time.perf_counter() - began < seconds):
+            part = min(left, _SLICE * workers)
+            search.run(
+                int(part), None if seconds is None else max(0.0, began + seconds - time.perf_counter())
+            )
+            left -= part
+            paths = list(_paths(search.tree(max_nodes=_NODES_MAX), engine))
+            if any(_score(task, env, state) >= task.solved for state, _ in paths):
+                break
+        return _found_in_tree(task, env, paths, before, began, search.metrics)
+
+
+_Path: TypeAlias = tuple[Snapshot, tuple[Edit, ...]]
+# Simulations of a worker between two looks whether the task is solved.
+_SLICE = 4
+_NODES_MAX = 100_000
+
+
+def _paths(root: TreeNode[Edit], engine: Engine) -> Iterator[_Path]:
+    """The states of a tree, each once, and the edits that lead there."""
+    ahead: list[tuple[TreeNode[Edit], tuple[Edit, ...]]] = [(root, ())]
+    for node, edits in ahead:
+        if node.state is not None and node.repeats is None:
+            yield engine.snapshot(node.state), edits
+        for child in node.children:
+            assert child.action is not None
+            ahead.append((child, (*edits, child.action)))
+
+
+def _score(task: Task, env: EditEnvironment, state: Snapshot) -> float:
+    verdict = task.judge.knows(env.tree(state))
+    return -math.inf if verdict is None else verdict.score
+
+
+def _found_in_tree(
+    task: Task,
+    env: EditEnvironment,
+    paths: Iterable[_Path],
+    before: dict[str, Snapshot],
+    began: float,
+    metrics: Metrics | None,
+) -> Found:
+    """The best of the states that a tree search has met, given those nearest to the root first. What they took stands
+    in what the judge remembers since then."""
+    best: tuple[float, Snapshot, tuple[Edit, ...]] | None = None
+    seen: set[Snapshot] = set()
+    for state, edits in paths:
+        source, score = env.tree(state), _score(task, env, state)
+        if source not in seen and score > -math.inf:
+            seen.add(source)
+            best = (score, source, edits) if best is None or score > best[0] else best
+    assert best is not None, "the state to begin with was judged"
+    score, winner, edits = best
+    judged = list(task.judge.remembered(winner.engine, before))
+    return Found(
+        winner, score, edits, score >= task.solved, len(seen), len(judged), 0,
+        0 if metrics is None else metrics.workers_lost, time.perf_counter() - began,
+        math.fsum(each.outcome.seconds for each in judged), math.fsum(each.materialize_s for each in judged),
+        0.0 if metrics is None else metrics.store_ns / 1e9,
+    )  # fmt: skip

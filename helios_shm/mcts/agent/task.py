@@ -19,6 +19,7 @@ from .edit import Edit, edited
 from .judge import Judge, Verdict
 from .scratch import Scratch, scratch_of_thread
 
+_PROPOSALS_MAX = 4096  # states whose proposals a process keeps
 Propose = Callable[[Snapshot, Verdict], Sequence[Edit]]
 
 
@@ -67,6 +68,7 @@ class EditEnvironment:
 
     def __init__(self, task: Task) -> None:
         self.task = task
+        self._proposals: dict[str, Sequence[Edit]] = {}
         if task.prior_logits is not None:
             self.prior_logits = self._prior_logits
 
@@ -83,7 +85,7 @@ class EditEnvironment:
         return engine.snapshot(state["tree"].hex())
 
     def legal_actions(self, state: Snapshot) -> Sequence[Edit]:
-        return self.task.proposals(self.tree(state))
+        return self._proposed(self.tree(state))
 
     def apply(self, state: Workspace, action: Edit) -> None:
         tree = self.tree(state)
@@ -94,13 +96,17 @@ class EditEnvironment:
 
     def returns(self, state: Snapshot) -> Sequence[float] | None:
         tree = self.tree(state)
-        verdict = self.task.judge(tree)
-        ended = (
-            verdict.score >= self.task.solved
-            or int(state["depth"]) >= self.task.depth_max
-            or len(self.task.propose(tree, verdict)) == 0
-        )
-        return (verdict.score,) if ended else None
+        ended = int(state["depth"]) >= self.task.depth_max or not self._proposed(tree)
+        return (self.task.judge(tree).score,) if ended else None
+
+    def _proposed(self, tree: Snapshot) -> Sequence[Edit]:
+        """Asked for when a state is entered, and again when it is walked on from: made once."""
+        known = self._proposals.get(tree.id)
+        if known is None:
+            if len(self._proposals) >= _PROPOSALS_MAX:
+                self._proposals.clear()
+            known = self._proposals[tree.id] = tuple(self.task.proposals(tree))
+        return known
 
     def rollout(self, state: Snapshot, rng: Random) -> Sequence[float]:
         """The judge's score: what a tree is worth as it is."""
