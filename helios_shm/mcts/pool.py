@@ -149,15 +149,14 @@ class Pool(Generic[A]):
         now = Tally.seen(worker.table.tally(worker.owner)).total_ns
         deaths = deaths + 1 if now == got_to else 1
         self._deaths[index] = deaths, now
+        was_busy, code = worker.busy, worker.process.exitcode
+        fresh = self.workers[index] = self._started(index)
         if deaths > _DEATHS_MAX:
-            code = worker.process.exitcode
-            self.close()
+            del self._deaths[index]
             raise StoreError(
                 f"{deaths} workers died, one after the other, in their first simulation; the last one's exit code was "
                 f"{code}"
             )
-        was_busy = worker.busy
-        fresh = self.workers[index] = self._started(index)
         return fresh, Death(fresh, was_busy, finished, undone)
 
     # --- the end ---

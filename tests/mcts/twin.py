@@ -1,4 +1,4 @@
-"""Monte Carlo tree search in plain Python on a made-up game: what ``Search`` must do, in one process, number for number.
+"""Monte Carlo tree search in plain Python on a made-up game: what ``Search`` must do, in one process, to the number.
 
 Written from the papers and from what the package says of itself, with dicts and lists; slow, and short enough to be
 believed. Ties are broken by the same generator in the same order, so that visits must be equal, not alike.
