@@ -151,12 +151,9 @@ class Pool(Generic[A]):
         self._deaths[index] = deaths, now
         was_busy, code = worker.busy, worker.process.exitcode
         fresh = self.workers[index] = self._started(index)
-        if deaths > _DEATHS_MAX:
+        if deaths > _DEATHS_MAX or (now == got_to and code > 0):
             del self._deaths[index]
-            raise StoreError(
-                f"{deaths} workers died, one after the other, in their first simulation; the last one's exit code was "
-                f"{code}"
-            )
+            raise StoreError(_given_up(deaths, code))
         return fresh, Death(fresh, was_busy, finished, undone)
 
     # --- the end ---
@@ -176,3 +173,14 @@ class Pool(Generic[A]):
                 worker.table.repair(worker.owner)
             worker.process.close()
         self.workers = []
+
+
+def _given_up(deaths: int, code: int) -> str:
+    """Why no worker is started in the place of one that died. An exit code above 0 is Python's, not a signal's."""
+    if code > 0:
+        return (
+            f"a worker ended with exit code {code} before it had done anything; what it printed says why. Where "
+            "workers are started by spawn or forkserver, they import the main module: it must start its search below "
+            "if __name__ == '__main__'"
+        )
+    return f"{deaths} workers died, one after the other, in their first simulation; the last one's exit code was {code}"
