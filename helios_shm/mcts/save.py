@@ -50,7 +50,7 @@ _EDGE = struct.Struct("<IIQd")
 _TRIAL = struct.Struct("<BBHI32s32s")
 _PRIORS_FOLLOW = 1
 _HAS_CHILD, _HAS_REWARDS = 1, 2
-_ACTIONS_MAX = 1 << 24
+_ACTIONS_MAX = 1 << 20
 _TRIAL_ID_SIZE = 16
 # What the table counts to: csrc/hs_search.h, HS_SEARCH_VISITS_FULL.
 _VISITS_FULL = 2**28 - 2**20
@@ -143,13 +143,12 @@ def decode_row(id: bytes, data: bytes) -> tuple[CountedRow, tuple[CountedEdge, .
     reader.expect((actions == 0) == ended and actions <= _ACTIONS_MAX, f"{actions} actions")
     reader.expect(count <= actions, f"{count} edges of {actions} actions")
     returns = reader.numbers(players) if ended else ()
-    priors = reader.priors(actions, follow=bool(flags & _PRIORS_FOLLOW))
-    edges = [CountedEdge(0, 0, 0.0, prior, None, ()) for prior in priors]
+    edges = reader.untried(actions, alike=not flags & _PRIORS_FOLLOW)
     last = -1
     for _ in range(count):
         index, edge = _decode_edge(reader, players)
         reader.expect(last < index < actions, f"edge {index} behind edge {last} of {actions}")
-        edges[index] = replace(edge, prior=priors[index])
+        edges[index] = replace(edge, prior=edges[index].prior)
         last = index
     reader.end()
     reader.expect(math.isfinite(own_value_sum), "a sum of values that is no number")
@@ -191,12 +190,13 @@ class _Reader:
         self.expect(all(map(math.isfinite, numbers)), "a number that is none")
         return numbers
 
-    def priors(self, count: int, *, follow: bool) -> Sequence[float]:
-        if not follow:
-            return [_even(count)] * count if count else ()
+    def untried(self, count: int, *, alike: bool) -> list[CountedEdge]:
+        """So many actions with their priors. Those alike are one object: few bytes may say that they are many."""
+        if alike:
+            return [CountedEdge(0, 0, 0.0, _even(count), None, ())] * count if count else []
         priors = struct.unpack(f"<{count}f", self.bytes(4 * count))
         self.expect(all(0 <= prior <= 1.001 for prior in priors), "a prior that is no probability")
-        return priors
+        return [CountedEdge(0, 0, 0.0, prior, None, ()) for prior in priors]
 
     def end(self) -> None:
         self.expect(self.at == len(self.data), f"{len(self.data) - self.at} bytes too many")
@@ -286,17 +286,16 @@ class Saver:
 
     def __init__(self, branch: Branch) -> None:
         self.branch = branch
-        self._put: dict[bytes, int] = {}
-        self._trials: dict[bytes, SavedTrial] = {}
-        self._header: bytes | None = None
+        self._last = _Save()
+        # What was about to be committed: it may have been, if the commit was interrupted.
+        self._tried = self._last
 
     @classmethod
     def after(cls, saved: Saved) -> Saver:
         """One that goes on from what was loaded."""
         saver = cls(saved.branch)
-        saver._put = {id: hash(data) for id, data in saved.packed()}
-        saver._trials = dict(saved.trials)
-        saver._header = saved.state[SEARCH]
+        put = {id: hash(data) for id, data in saved.packed()}
+        saver._last = saver._tried = _Save(saved.state[SEARCH], put, saved.trials)
         return saver
 
     def save(
@@ -314,53 +313,67 @@ class Saver:
         Raises ConflictError if somebody else has saved a search to the branch since: nothing is written.
         """
         workspace = self.branch.fork()
-        base = workspace.base
-        self._expect_mine(base)
-        put, simulations = {}, 0
-        edits = 0
+        last = self._found(workspace.base)
+        put: dict[bytes, int] = {}
+        simulations = 0
         for id, data in rows:
-            put[id] = hash(data)
+            put[id] = mark = hash(data)
             if id == header.root:
                 simulations = visits_of(data)
-            if self._put.get(id) != put[id]:
+            if last.put.get(id) != mark:
                 workspace[f"{ROW}{id.hex()}"] = data
-                if id not in self._put:
-                    workspace.put(f"{STATE}{id.hex()}", id, kind="snapshot")
-                edits += 1
-        for gone in self._stale(base, put):
-            del workspace[gone]
-            edits += 1
-        for trial in trials.keys() - self._trials.keys():
-            workspace[f"{TRIAL}{trial.hex()}"] = encode_trial(trials[trial])
-        for trial in self._trials.keys() - trials.keys():
+            if id not in last.put:
+                workspace.put(f"{STATE}{id.hex()}", id, kind="snapshot")
+        for path in _stale(workspace.base, last, put):
+            del workspace[path]
+        for trial in last.trials.keys() - trials.keys():
             del workspace[f"{TRIAL}{trial.hex()}"]
+        for trial in trials.keys() - last.trials.keys():
+            workspace[f"{TRIAL}{trial.hex()}"] = encode_trial(trials[trial])
         said = encode_header(replace(header, num_simulations=simulations))
-        if said == self._header and not edits and self._trials.keys() == trials.keys():
+        if said == last.said and not workspace.edits:
             return None
         workspace[SEARCH] = said
         workspace.put(ROOT, root)
+        self._tried = _Save(said, put, dict(trials))
         commit = workspace.commit(f"search: {simulations:,} simulations", metadata={"rows": len(put)})
-        self._put, self._trials, self._header = put, dict(trials), said
+        self._last = self._tried
         return commit
 
-    def _expect_mine(self, base: Snapshot) -> None:
-        if self._header is not None and base.get(SEARCH) != self._header:
-            raise ConflictError(
-                f"branch {self.branch.name!r} does not have what this search saved there last: another search saves "
-                "to it, or it was moved; give each search a branch of its own"
-            )
+    def _found(self, base: Snapshot) -> _Save:
+        """What this search has saved last. ConflictError where the branch has something else."""
+        if self._last.said is None and self._tried.said is None:
+            return self._last
+        there = base.get(SEARCH)
+        for save in (self._tried, self._last):
+            if there == save.said:
+                return save
+        raise ConflictError(
+            f"branch {self.branch.name!r} does not have what this search saved there last: another search saves to it, "
+            "or it was moved; give each search a branch of its own"
+        )
 
-    def _stale(self, base: Snapshot, put: Mapping[bytes, int]) -> Iterator[str]:
-        """What is there and shall not be: of this search, or, at its first save, of an earlier one."""
-        if self._header is not None:
-            for id in self._put.keys() - put.keys():
-                yield f"{ROW}{id.hex()}"
-                yield f"{STATE}{id.hex()}"
-            return
-        fresh = {id.hex() for id in put}
-        for prefix in (ROW, STATE):
-            yield from (path for path in base.keys(prefix) if path.removeprefix(prefix) not in fresh)
-        yield from base.keys(TRIAL)
+
+@dataclass(frozen=True, slots=True)
+class _Save:
+    """What stands in a branch after a save: its key ``search`` (None: no save yet), marks of its rows, its trials."""
+
+    said: bytes | None = None
+    put: Mapping[bytes, int] = field(default_factory=dict)
+    trials: Mapping[bytes, SavedTrial] = field(default_factory=dict)
+
+
+def _stale(base: Snapshot, last: _Save, put: Mapping[bytes, int]) -> Iterator[str]:
+    """What is there and shall not be: of this search, or, at its first save, of an earlier one."""
+    if last.said is not None:
+        for id in last.put.keys() - put.keys():
+            yield f"{ROW}{id.hex()}"
+            yield f"{STATE}{id.hex()}"
+        return
+    fresh = {id.hex() for id in put}
+    for prefix in (ROW, STATE):
+        yield from (path for path in base.keys(prefix) if path.removeprefix(prefix) not in fresh)
+    yield from base.keys(TRIAL)
 
 
 def packed(rows: Rows) -> Iterator[tuple[bytes, bytes]]:

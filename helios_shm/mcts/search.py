@@ -21,11 +21,12 @@ from random import Random
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar
 
-from .. import Branch, CapacityError, ClosedError, Snapshot
+from .. import Branch, CapacityError, ClosedError, Commit, CorruptError, Snapshot
 from .environment import Environment, Rules
 from .metrics import Metrics, Tally, summed
 from .pool import Death, Pool, StartMethod, Worker
 from .rows import TableRows
+from .save import Header, Saved, Saver, packed, restore
 from .simulate import Simulator
 from .table import Settings, Table
 from .tree import TreeNode, grow
@@ -182,6 +183,51 @@ class Search(Generic[A]):
         self._held_to = 0
         self._evictions = self._workers_lost = self._finished = self._undone = 0
         self._trials: Trials[A] | None = None
+        self._saver = None if save_to is None else Saver(save_to)
+        self._kept: Snapshot | None = None  # what was saved last, which holds the states of its rows
+        self._save_next = time.monotonic() + save_every
+
+    @classmethod
+    def resume(
+        cls, env: Environment[A], branch: Branch, *, workers: int = 1, table_bytes: int | None = None
+    ) -> Self:
+        """Go on with the search that was saved to a branch, with the options that it had, and save it there.
+
+        env: the same environment as before. workers: as in ``Search``; need not be as many as before. table_bytes:
+        default, as before; if it is too small, the states visited least are left out.
+
+        Trials that were not told then can be told now: ``pending``. Raises NotFoundError where the branch has no
+        search, FormatError and CorruptError where it is no search of this library's, ValueError where the environment
+        has other actions or players than before. Cost: O(states).
+        """
+        saved, rules = Saved.load(branch), Rules(env)
+        options = {name: value for name, value in saved.header.options.items() if name in _OPTIONS}
+        options |= {"workers": workers, "table_bytes": table_bytes or options.get("table_bytes", 256 * _MIB)}
+        try:
+            search = cls(rules.env, saved.root, save_to=branch, **options)
+        except (TypeError, ValueError) as error:
+            raise CorruptError(
+                f"the search that branch {branch.name!r} has cannot have been made so: {error}"
+            ) from None
+        try:
+            search._take_up(saved)
+        except BaseException:
+            search._saver = None
+            search.close()
+            raise
+        return search
+
+    def _take_up(self, saved: Saved) -> None:
+        header = saved.header
+        # Not what was drawn before, again.
+        self._seed = Random(f"{header.seed}:{header.num_simulations}").getrandbits(63)
+        self._rng = Random(f"{self._seed}:search")
+        self._prepare()
+        restore(saved, self._tables[0])
+        self._saver, self._kept = Saver.after(saved), saved.state
+        if header.nonce:
+            self._trials = Trials(self._simulators[0], self._workers + 1, header.nonce, header.next_serial)
+            self._trials.restore(saved.trials)
 
     # --- what it stands on ---
 
@@ -280,6 +326,8 @@ class Search(Generic[A]):
         finally:
             for table in self._tables:
                 table.take_tickets()
+        if self._saver is not None:
+            self.save()
         return self._result(self._completed() - before, spent)
 
     def _run(self, budget: Budget) -> None:
@@ -581,7 +629,9 @@ class Search(Generic[A]):
         BusyError if 512 trials have not been told.
         """
         _within("n", n, 1, TRIALS_MAX)
-        return self._outside().ask(n)
+        trials = self._outside().ask(n)
+        self._save_now_and_then()
+        return trials
 
     def tell(
         self, trial_id: bytes, value: float | Sequence[float], *, prior_logits: Sequence[float] | None = None
@@ -593,6 +643,12 @@ class Search(Generic[A]):
         values and logits of the wrong length or that are no numbers; then the trial still waits.
         """
         self._outside().tell(trial_id, value, prior_logits)
+        self._save_now_and_then()
+
+    @property
+    def pending(self) -> list[Trial[A]]:
+        """Trials that were not told yet, the oldest first: of a search that was resumed, those of before as well."""
+        return [] if self._trials is None else self._trials.pending()
 
     def _outside(self) -> Trials[A]:
         self._prepare()
@@ -607,17 +663,53 @@ class Search(Generic[A]):
     # --- the end ---
 
     def _save_now_and_then(self) -> None:
-        pass
+        if self._saver is not None and time.monotonic() >= self._save_next:
+            self.save()
+
+    def save(self) -> Commit | None:
+        """Save the search to its branch now, in one commit. None: nothing has changed since the last save.
+
+        It also does so by itself: after each run, when it is closed, and every ``save_every`` seconds of a run, or of
+        asking and telling, but so that saving takes no more than a tenth of the time. Raises ValueError if it has no
+        branch, ConflictError if another search saves to it. Cost: O(states) to find out what has changed.
+        """
+        if self._saver is None or self._branch is None:
+            raise ValueError("this search was made without save_to, a branch to save it to")
+        self._prepare()
+        began = time.monotonic()
+        trials = {} if self._trials is None else self._trials.paths()
+        commit = self._saver.save(self._header(), packed(TableRows(self._tables)), self._root, trials)
+        if commit is not None:
+            self._kept = commit.snapshot
+        ended = time.monotonic()
+        self._save_next = ended + max(self._options["save_every"], 9 * (ended - began))
+        return commit
+
+    def _header(self) -> Header:
+        trials = self._trials
+        return Header(
+            env=f"{type(self._env).__module__}.{type(self._env).__qualname__}",
+            num_players=self._simulators[0].num_players,
+            root=bytes.fromhex(self._root.id),
+            seed=self._seed,
+            options=self._options,
+            nonce=b"" if trials is None else trials.nonce,
+            next_serial=0 if trials is None else trials.next_serial,
+        )
 
     def close(self) -> None:
-        """End the workers and let go of the table. Idempotent."""
+        """Save, if there is a branch to save to; end the workers and let go of the table. Idempotent."""
         if self._closed:
             return
-        self._closed = True
-        if self._pool is not None:
-            self._pool.close()
-        for table in self._tables:
-            table.close()
+        try:
+            if self._saver is not None and self._simulators:
+                self.save()
+        finally:
+            self._closed = True
+            if self._pool is not None:
+                self._pool.close()
+            for table in self._tables:
+                table.close()
 
     def __enter__(self) -> Self:
         return self

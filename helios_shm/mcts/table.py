@@ -336,12 +336,12 @@ class Table:
         """End a simulation as if it had never been. Nothing, if the lane has none."""
         check(lib.hs_search_abandon(self._memory, lane), "a search's table")
 
-    def path(self, lane: int) -> list[int]:
-        """The actions of a lane's path, from the root."""
+    def path(self, lane: int) -> list[tuple[int, int]]:
+        """A lane's path from the root: each row, and the action that leaves it."""
         size = self.settings.depth_max
         rows, actions = ffi.new("uint32_t[]", size), ffi.new("uint32_t[]", size)
         count = check(lib.hs_search_path(self._memory, lane, rows, actions, size), "a search's table")
-        return list(actions[0:count])
+        return list(zip(rows[0:count], actions[0:count], strict=True))
 
     # --- all of it ---
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from .. import BusyError, NotFoundError, Snapshot
+from .. import BusyError, CorruptError, NotFoundError, Snapshot
 from .environment import CHANCE
+from .save import SavedTrial
 from .simulate import Leaf, Simulator
 
 A = TypeVar("A")
@@ -142,6 +143,50 @@ class Trials(Generic[A]):
                 f"not {list(logits)!r}"
             )
         return logits
+
+    # --- saving ---
+
+    def pending(self) -> list[Trial[A]]:
+        """Those that were not told yet, the oldest first."""
+        return [Trial(id, asked.leaf.state, asked.leaf.action) for id, asked in sorted(self._asked.items())]
+
+    def paths(self) -> dict[bytes, SavedTrial]:
+        """Those that were not told yet, as they are saved."""
+        return {id: self._path(asked) for id, asked in self._asked.items()}
+
+    def _path(self, asked: _Asked[A]) -> SavedTrial:
+        path = self._simulator.table.path(asked.lane)
+        first = path[0][0] if path else asked.leaf.row
+        return SavedTrial(self._id(first), self._id(asked.leaf.row), tuple(action for _, action in path))
+
+    def _id(self, number: int) -> bytes:
+        row = self._simulator.table.row(number)
+        assert row is not None, "the rows of a trial's path stay"
+        return row.id
+
+    def restore(self, trials: Mapping[bytes, SavedTrial]) -> None:
+        """Ask again what was asked when the search was saved, by the same paths. CorruptError where they lead to other
+        states."""
+        for id, trial in sorted(trials.items()):
+            lane = self._free.pop()
+            self._asked[id] = _Asked(lane, self._again(lane, id, trial))
+
+    def _again(self, lane: int, id: bytes, trial: SavedTrial) -> Leaf[A]:
+        simulator, table = self._simulator, self._simulator.table
+        descent, root = table.descent(), table.find(trial.root)
+        if root is not None:
+            table.tickets(1)
+            table.replay(lane, simulator.owner, root, trial.actions, descent)
+            if descent.evaluate and descent.id == trial.leaf:
+                node, path = simulator.node(descent.row, descent.id), table.path(lane)
+                action = (
+                    simulator.node(path[-1][0], self._id(path[-1][0])).actions[path[-1][1]] if path else None
+                )
+                return Leaf(descent.row, node.state, node.player, action, True)
+        raise CorruptError(
+            f"trial {id.hex()} of a saved search does not lead to state {trial.leaf.hex()[:12]}; has the environment "
+            "changed?"
+        )
 
     def renumber(self, remap: Sequence[int | None]) -> None:
         """Rows have new numbers."""

@@ -129,7 +129,8 @@ def test_bytes_that_are_no_row_are_refused(
         (6, "H", 1, CorruptError, "flags"),
         (8, "I", 0, CorruptError, "0 actions"),
         (8, "I", 2**32 - 1, CorruptError, "4294967295 actions"),
-        (8, "I", 2**24, CorruptError, "it ends after"),
+        (8, "I", 2**20, CorruptError, "it ends after"),
+        (8, "I", 2**20 + 1, CorruptError, "1048577 actions"),
         (12, "I", 3, CorruptError, "3 edges of 2 actions"),
         (12, "I", 0, CorruptError, "bytes too many"),
         (24, "d", float("nan"), CorruptError, "no number"),
@@ -149,6 +150,14 @@ def test_each_wrong_field_is_named(at: int, form: str, value: float, error: type
     struct.pack_into(f"<{form}", data, at, value)
     with pytest.raises(error, match=says):
         decode_row(row.id, bytes(data))
+
+
+def test_few_bytes_that_claim_many_actions_cost_little() -> None:
+    row = CountedRow(id_of("r"), CHOICE_ROW, 0, 0, 0, 0, 0.0, ())
+    data = bytearray(encode_row(row, [CountedEdge(0, 0, 0.0, 1.0, None, ())], 1))
+    struct.pack_into("<I", data, 8, 2**20)
+    _, edges, _ = decode_row(row.id, bytes(data))
+    assert len(edges) == 2**20 and len(set(map(id, edges))) == 1
 
 
 def test_sum_that_has_overflowed_is_saved_as_the_greatest_number() -> None:

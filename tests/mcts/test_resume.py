@@ -1,0 +1,277 @@
+"""Searches that were stopped, or killed, and go on: the branch, real processes, real kills."""
+
+import multiprocessing
+import os
+import pickle
+import signal
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import helios_shm
+from helios_shm import CorruptError, Engine, NotFoundError, Snapshot, Workspace
+from helios_shm.mcts import Search
+from helios_shm.mcts.save import Saved
+from helios_shm.mcts.tree import TreeNode, grow
+from tests.mcts.environments import TicTacToe, Walk
+
+MODES = [(1, "tree"), (2, "tree"), (2, "root"), (2, "leaf")]
+SPAWN = multiprocessing.get_context("spawn")
+WAIT_SECONDS = 60.0
+
+
+class Sized(TicTacToe):
+    """A game whose rollouts are short, so that much is counted in little time."""
+
+    num_players = 2
+
+    def rollout(self, state: Snapshot, rng: Any) -> list[float]:
+        value = rng.uniform(-1, 1)
+        return [value, -value]
+
+
+class Bush:
+    """One player, three actions everywhere, and no two paths to a state."""
+
+    num_players = 1
+
+    def legal_actions(self, state: Snapshot) -> list[int]:
+        return [0, 1, 2]
+
+    def apply(self, state: Workspace, action: int) -> None:
+        state["path"] = state.get("path", b"") + b"%d" % action
+
+    def returns(self, state: Snapshot) -> list[float] | None:
+        return [1.0] if len(state.get("path", b"")) == 15 else None
+
+    def rollout(self, state: Snapshot, rng: Any) -> float:
+        return rng.random()
+
+
+def counts_are_consistent(saved: Saved, root: bytes | None = None) -> None:
+    """What goes into a state comes out of it, or ended there: of a search that was saved while nobody searched."""
+    into: dict[bytes, int] = defaultdict(int)
+    for row in saved:
+        for edge in saved.edges(row):
+            assert edge.visits == 0 or edge.child is not None
+            if edge.child is not None:
+                into[edge.child] += edge.visits
+    for row in saved:
+        if row.id != saved.header.root:
+            assert row.visits == into[row.id]
+    found = saved.row(saved.header.root)
+    assert found is not None and found.visits == saved.header.num_simulations
+
+
+def tree_of(saved: Saved, env: TicTacToe) -> TreeNode[int]:
+    def actions(id: bytes, player: int) -> list[int]:
+        return env.legal_actions(saved.branch.engine.snapshot(id.hex()))
+
+    return grow(saved, saved.header.root, actions)
+
+
+@pytest.mark.parametrize(("workers", "parallel"), MODES)
+def test_search_goes_on_where_it_was(engine: Engine, workers: int, parallel: Any) -> None:
+    branch, env = engine.branch("search"), Sized()
+    with Search(env, engine.empty, workers=workers, parallel=parallel, seed=1, save_to=branch) as search:
+        first = search.run(300)
+        before = search.tree()
+    saved = Saved.load(branch)
+    counts_are_consistent(saved)
+    assert tree_of(saved, env) == before and before.visits == saved.header.num_simulations == 300
+    with Search.resume(env, branch, workers=workers) as again:
+        assert again.root == engine.empty
+        assert again.tree() == before
+        second = again.run(200)
+        assert sum(second.visit_counts.values()) == 500 and second.num_simulations == 200
+        assert all(second.visit_counts[action] >= count for action, count in first.visit_counts.items())
+    counts_are_consistent(Saved.load(branch))
+    assert Saved.load(branch).header.num_simulations == 500
+
+
+def test_resumed_search_has_its_options_and_draws_anew(engine: Engine) -> None:
+    branch = engine.branch("search")
+    options: dict[str, Any] = {"c_uct": 0.5, "widening": (2.0, 0.5), "save_every": 60.0, "depth_max": 5}
+    with Search(Sized(), engine.empty, seed=3, save_to=branch, **options) as search:
+        search.run(50)
+    with Search.resume(Sized(), branch) as again:
+        assert {name: again._options[name] for name in options} == options | {"widening": [2.0, 0.5]}
+        assert again._seed != 3
+        again.run(10)
+    assert Saved.load(branch).header.options["c_uct"] == 0.5
+
+
+def test_rewards_and_values_come_back(engine: Engine) -> None:
+    workspace = engine.empty.fork()
+    workspace["at"] = b"3"
+    branch = engine.branch("walk")
+    with Search(Walk(), workspace.commit().snapshot, discount=0.9, seed=1, save_to=branch) as search:
+        result = search.run(400)
+    with Search.resume(Walk(), branch) as again:
+        assert again.run(1).value == pytest.approx(result.value, rel=0.1)
+        assert again.tree().children[0].rewards == (-1.0,)
+
+
+def test_advanced_search_drops_what_is_behind_it(engine: Engine) -> None:
+    branch = engine.branch("search")
+    with Search(Sized(), engine.empty, seed=1, save_to=branch) as search:
+        search.run(200)
+        rows = len(list(Saved.load(branch)))
+        root = search.advance(4)
+        search.save()
+        saved = Saved.load(branch)
+        assert saved.root == root and len(list(saved)) < rows
+        assert set(saved.state.keys("state/")) == {f"state/{row.id.hex()}" for row in saved}
+    with Search.resume(Sized(), branch) as again:
+        assert again.root == root
+        again.run(50)
+
+
+def test_trials_are_told_after_the_search_was_resumed(engine: Engine) -> None:
+    branch, env = engine.branch("trials"), Sized()
+    with Search(env, engine.empty, seed=1, save_to=branch) as search:
+        (first,) = search.ask()
+        search.tell(first.id, 0.5)
+        trials = search.ask(5)
+        search.tell(trials[0].id, 0.25)
+        assert search.pending == trials[1:]
+    assert len(Saved.load(branch).trials) == 4
+    with Search.resume(env, branch) as again:
+        assert again.pending == trials[1:]
+        assert again.tree().in_flight == 4
+        for trial in reversed(trials):
+            again.tell(trial.id, 1.0)
+            again.tell(first.id, 9.0)
+        assert again.pending == []
+        tree = again.tree()
+        assert (tree.in_flight, tree.visits) == (0, 6)
+        assert {trial.id for trial in again.ask(3)}.isdisjoint(trial.id for trial in [first, *trials])
+        with pytest.raises(NotFoundError):
+            again.tell(b"x" * 16, 1.0)
+
+
+def test_trial_of_an_earlier_root_comes_back(engine: Engine) -> None:
+    branch, env = engine.branch("trials"), Sized()
+    with Search(env, engine.empty, seed=1, save_to=branch) as search:
+        search.run(100)
+        trials = search.ask(3)
+        search.advance(int(next(iter(trials[-1].state))))
+    with Search.resume(env, branch) as again:
+        assert again.pending == trials
+        for trial in trials:
+            again.tell(trial.id, 0.0)
+        assert again.tree().in_flight == 0
+
+
+def test_table_too_small_gets_the_states_most_visited(engine: Engine) -> None:
+    branch, env = engine.branch("search"), Bush()
+    with Search(env, engine.empty, seed=1, save_to=branch, depth_max=20) as search:
+        search.run(4500)
+        before = search.tree(max_nodes=5)
+    with Search.resume(env, branch, table_bytes=1 << 20) as again:
+        assert len(list(Saved.load(branch))) > again.metrics.rows
+        assert again.tree(max_nodes=5) == before
+        again.run(300)
+        assert again.tree().visits == 4800
+
+
+def test_what_cannot_be_gone_on_with_says_why(engine: Engine) -> None:
+    branch = engine.branch("search")
+    with pytest.raises(NotFoundError, match="no search was saved"):
+        Search.resume(Sized(), branch)
+    with Search(Sized(), engine.empty, seed=1) as unsaved:
+        unsaved.run(5)
+        with pytest.raises(ValueError, match="without save_to"):
+            unsaved.save()
+    with Search(Sized(), engine.empty, seed=1, save_to=branch) as search:
+        search.run(50)
+        search.ask()
+
+    class Other(Sized):
+        def legal_actions(self, state: Snapshot) -> list[int]:
+            return super().legal_actions(state)[:2]
+
+    with pytest.raises(ValueError, match="had 9 actions when the search was saved, and now has 2"):
+        Search.resume(Other(), branch)
+
+    class Three(Sized):
+        num_players = 3
+
+    with pytest.raises(ValueError, match="a search of 2 players was saved"):
+        Search.resume(Three(), branch)
+    (trial,) = Saved.load(branch).state.keys("trial/")
+    good = branch.head
+    for damage in (b"\7\0\0\0", (99).to_bytes(4, "little"), b""):
+        with branch.transaction() as workspace:
+            workspace[trial] = (
+                good[trial][:-4] + damage if damage else good[trial][:-36] + b"\1" * 32 + good[trial][-4:]
+            )
+        with pytest.raises(CorruptError, match=r"does not lead to state|ends after"):
+            Search.resume(Sized(), branch)
+    with branch.transaction() as workspace:
+        workspace["search"] = good["search"].replace(b'"c_uct": 1.4', b'"c_uct": -1.4')
+    with pytest.raises(CorruptError, match="cannot have been made so: c_uct is"):
+        Search.resume(Sized(), branch)
+
+
+# --- killed ---
+
+
+def search_until_killed(path: str, workers: int, parallel: Any, told: Any) -> None:
+    """A search that saves all the time, in a process group of its own, and says how much it has done."""
+    os.setpgid(0, 0)
+    engine = helios_shm.open(path)
+    branch = engine.branch("search")
+    search = Search(
+        Sized(), engine.empty, workers=workers, parallel=parallel, seed=1, save_to=branch, save_every=0.0
+    )
+    asked = search.ask(3)
+    search.save()
+    told.send(pickle.dumps([trial.id for trial in asked]))
+    while True:
+        search.run(200)
+        told.send(branch.last_commit.sequence)
+
+
+@pytest.mark.parametrize(
+    ("workers", "parallel", "in_group"),
+    [
+        pytest.param(workers, parallel, in_group, marks=[] if fast else [pytest.mark.slow])
+        for workers, parallel in MODES
+        for in_group in (True, False)
+        for fast in [(workers, parallel, in_group) in ((1, "tree", False), (2, "tree", True))]
+    ],
+)
+def test_search_that_was_killed_goes_on(
+    store_path: Path, workers: int, parallel: Any, in_group: bool
+) -> None:
+    heard, told = SPAWN.Pipe(duplex=False)
+    with helios_shm.open(store_path) as engine:
+        child = SPAWN.Process(target=search_until_killed, args=(str(store_path), workers, parallel, told))
+        child.start()
+        told.close()
+        assert heard.poll(WAIT_SECONDS)
+        asked = pickle.loads(heard.recv())
+        assert heard.poll(WAIT_SECONDS)
+        heard.recv()
+        assert child.pid is not None
+        # In the middle of a run, and of a save as often as not.
+        (os.killpg if in_group else os.kill)(child.pid, signal.SIGKILL)
+        child.join(WAIT_SECONDS)
+        branch = engine.branch("search")
+        saved = Saved.load(branch)
+        done = saved.row(saved.header.root)
+        assert done is not None and done.visits == saved.header.num_simulations >= 200
+        assert sorted(saved.trials) == sorted(asked)
+        with Search.resume(Sized(), branch, workers=workers) as again:
+            assert again.tree().visits == done.visits
+            assert [trial.id for trial in again.pending] == sorted(asked)
+            for id in asked:
+                again.tell(id, 0.5)
+            result = again.run(200)
+            tree = again.tree()
+            assert tree.visits == done.visits + len(asked) + 200 and tree.in_flight == 0
+            assert sum(result.visit_counts.values()) + 1 == tree.visits, "the first trial was the root itself"
+        assert Saved.load(branch).header.num_simulations == tree.visits
