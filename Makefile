@@ -3,6 +3,7 @@
 #
 #   make run     parallel tree search over real chess positions
 #   make test    C tests (plain, ASan+UBSan, TSan), C coverage, Python tests with coverage
+#   make smoke   every benchmark at tiny size, each row beside its peers; figures mean nothing
 #   make browser pictures of search trees in a real browser; as root on Debian it installs chromium if it is missing
 #   make crash   the proof: kills, power loss, faults, hostile bytes, models, and seeded bugs that each must find;
 #                make crash SEED=n makes the choices of that seed
@@ -29,7 +30,7 @@ C_TEST_SECONDS_MAX := 300
 
 .DELETE_ON_ERROR:
 HOURS ?= 1
-.PHONY: all run test browser crash soak bench check format clean native test-c coverage-c test-python instructions instructions-record
+.PHONY: all run test smoke browser crash soak bench check format clean native test-c coverage-c test-python instructions instructions-record
 all: native
 
 # --- the virtual environment: one stamp for each set of extras, so that `make run` fetches no test tools ---
@@ -125,6 +126,11 @@ test-python: $(TEST_VENV) $(NATIVE_STAMP)
 	$(PY) tests/meta/coverage_floor.py python 90 build/coverage/python.json
 
 test: test-c coverage-c test-python
+
+# --- does every benchmark run, and print what it promises? ---
+
+smoke: $(TEST_VENV) $(NATIVE_STAMP)
+	$(PY) -m pytest -q -x -n $(JOBS) --dist worksteal -m smoke tests/unit/test_bench_smoke.py
 
 # --- what people look at, in a browser: Debian's chromium ---
 

@@ -68,7 +68,7 @@ def threads_running(target: object, count: int) -> Iterator[None]:
 
 def test_children_forked_amid_commits_of_other_threads_read_and_commit(engine: Engine) -> None:
     """A lock that a thread held at the fork is nobody's in the child: it must not be met there."""
-    shared, rounds = engine.branch("shared"), 60
+    shared, rounds = engine.branch("shared"), 25
     committed = [0, 0, 0]
 
     def commit_on(number: int, stop: threading.Event) -> None:
@@ -137,9 +137,9 @@ def test_children_forked_while_other_threads_open_and_close(store_path: Path, tm
     with helios_shm.open(store_path) as engine:
         branch = engine.branch("main")
         with threads_running(open_and_close, 2):
-            for turn in range(15):
+            for turn in range(8):
                 assert in_child(put, branch, f"child/{turn}") == 0
-        assert len(branch.head) == 15
+        assert len(branch.head) == 8
 
 
 # ---- inheritance ----

@@ -197,6 +197,7 @@ def beside(row: dict[str, Any]) -> list[str]:
     return [each["name"] for each in (*row["peers"], row["floor"]) if each]
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("name", [benchmark.__name__ for benchmark in BENCHMARKS])
 def test_a_quick_run_prints_every_row_beside_its_peers(name: str, tmp_path: Path) -> None:
     stores, out = tmp_path / "stores", tmp_path / "out"

@@ -340,7 +340,7 @@ def test_no_garbage_in_any_file_ends_it(copy: StorePaths) -> None:
     """Runs of random bytes and of zeros, everywhere."""
     for path in (copy.db / "data.mdb", copy.locator, copy.info):
         whole = path.read_bytes()
-        step = max(1, len(whole) // 60)
+        step = max(1, len(whole) // 30)
         for at in range(0, len(whole), step):
             for garbage in (os.urandom(64), bytes(64), b"\xff" * 64):
                 path.write_bytes((whole[:at] + garbage + whole[at + 64 :])[: len(whole)])
