@@ -1,0 +1,39 @@
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, Literal, Protocol, Self, TypeVar
+
+from .. import Branch, Snapshot, Workspace
+
+A = TypeVar("A")
+class Environment(Protocol[A]):
+    """Three methods make an environment; the rest has defaults."""
+    def legal_actions(self, state: Snapshot) -> Sequence[A]: ...
+    def apply(self, state: Workspace, action: A) -> None: ...
+    def returns(self, state: Snapshot) -> Sequence[float] | None: ...
+class Trial(Generic[A]):
+    id: bytes
+    state: Snapshot
+    action: A | None
+@dataclass(frozen=True)
+class Result(Generic[A]):
+    action: A
+    visit_counts: Mapping[A, int]
+    value: float
+    num_simulations: int
+    store_share: float
+class Search(Generic[A]):
+    def __init__(self, env: Environment[A], root: Snapshot, *, workers: int = 1,
+                 parallel: Literal["tree", "root", "leaf"] = "tree", c_puct: float = ..., discount: float = 1.0,
+                 seed: int | None = None, save_to: Branch | None = None) -> None: ...
+    @classmethod
+    def resume(cls, env: Environment[A], branch: Branch, *, workers: int = 1) -> Self: ...
+    def run(self, num_simulations: int | None = None, seconds: float | None = None) -> Result[A]: ...
+    def advance(self, action: A) -> Snapshot: ...
+    def ask(self, n: int = 1) -> list[Trial[A]]: ...
+    def tell(
+        self, trial_id: bytes, value: float | Sequence[float], *, prior_logits: Sequence[float] | None = None
+    ) -> None: ...
+    @property
+    def root(self) -> Snapshot: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exc: object) -> None: ...
