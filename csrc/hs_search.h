@@ -12,7 +12,7 @@
  *
  * A row is a state, named by its 32-byte root hash; an edge is one of its actions. Equal states that several processes meet, by
  * whatever moves, share one row. Rows and slots are handed out by counting up, and stay until hs_search_compact, which runs
- * while nobody else touches the table. A row is whole before the index names it (E33), an edge's rewards before its child (E34).
+ * while nobody else touches the table. A row is whole before the index names it (E32), an edge's rewards before its child (E33, E34).
  *
  * What changes is in cells of 16 bytes, changed by one compare-and-swap of all 16 and by nothing else:
  *
@@ -29,12 +29,14 @@
  *   3. swaps the cell, with its own stamp {lane, serial mod 2^16}; from 2 again if the cell had changed;
  *   4. goes on: its next word says that this change was made.
  * So of a lane whose process is dead, in a PENDING word: the change was made iff the cell carries its stamp or the word is DONE. hs_search_repair
- * reads them in this order (E32), and then goes on in the lane's place: finishes a backup that had begun, and takes back any
+ * reads them in this order (E31), and then goes on in the lane's place: finishes a backup that had begun, and takes back any
  * other simulation and its ticket. What it does is what the lane would have done, by the same steps, so that it may die too.
  *
  * Stamps name 16 bits of a serial. A lane passes over a serial whose stamp the cell carries already, and a witness looks at the stamp again
- * after it has read the word. So a stamp is never taken for a later one; only if a witness sleeps between two of its
- * instructions while that lane makes 2^32 changes could it err.
+ * after it has read the word. So an old stamp is never taken for a new one. One hole is left: a lane that sleeps between reading a cell and
+ * swapping it, while another makes a multiple of 2^16 changes which leave that cell as it was to the last bit (so that every simulation
+ * which entered it was taken back), overwrites the last of them without having borne witness; it is miscounted if its process is
+ * killed before its next word.
  *
  * Invariants: while nobody is in a call, in_flight of an edge is the number of lanes whose path has passed it; a path holds no row
  * twice but as its last, so that in_flight never exceeds the lanes; tickets given = tickets left + simulations backed up + lanes that

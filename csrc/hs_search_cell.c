@@ -7,12 +7,13 @@
  *
  * Linearisation point of a change: the swap. */
 #include "hs_search.h"
+#include "hs_step.h"
 
 /* Which cell a word with a PENDING state is about. */
 static hs_pair *cell_of(const hs_search_map *map, const hs_search_lane *lane, uint64_t word) {
     uint32_t state = hs_search_word_state(word) & ~(uint32_t)HS_SEARCH_DONE;
     if (state == HS_SEARCH_TAKE || state == HS_SEARCH_GIVE) return &map->header->tickets;
-    return hs_search_cell_at(map, hs_load32_relaxed(&lane->path[hs_search_word_level(word)].cell)); /* E31 */
+    return hs_search_cell_at(map, hs_load32_relaxed(&lane->path[hs_search_word_level(word)].cell));
 }
 
 static uint64_t stamp_of(const hs_search_lane *lane, uint32_t serial) {
@@ -24,13 +25,14 @@ static void bear_witness(const hs_search_map *map, hs_pair *cell, uint64_t seen)
     uint32_t number = (uint32_t)(seen & HS_SEARCH_STAMP_MASK) >> HS_SEARCH_OP_BITS;
     if (number == 0) return;
     hs_search_lane *lane = hs_search_lane_at(map, number - 1);
-    uint64_t word = hs_load_acquire(&lane->word); /* E30: that of the stamp, or a later one; E31 */
+    uint64_t word = hs_load_acquire(&lane->word); /* E30: that of the stamp, or a later one */
     if (!hs_search_state_is_pending(hs_search_word_state(word)) ||
         (uint16_t)hs_search_word_serial(word) != (uint16_t)seen || cell_of(map, lane, word) != cell)
         return;
     if (((hs_load_acquire(&cell->low) ^ seen) & HS_SEARCH_STAMP_MASK) != 0)
         return; /* another has overwritten it, and has borne witness */
-    hs_cas_seq_cst(&lane->word, &word, word | HS_SEARCH_DONE); /* E32 */
+    hs_cas_seq_cst(&lane->word, &word, word | HS_SEARCH_DONE); /* E31 */
+    HS_STEP(search_witness);
 }
 
 /* Change a cell, under a stamp (0: nobody's). False if the sum would be below 0 and the change is of that kind. */
@@ -44,8 +46,9 @@ static bool cell_change(const hs_search_map *map, hs_pair *cell, uint64_t stamp,
         bear_witness(map, cell, word);
         uint64_t now = ((word & ~HS_SEARCH_STAMP_MASK) + change->counts) | stamp;
         if (!hs_cas_pair_seq_cst(cell, hs_pair_join(word, value),
-                                 hs_pair_join(now, hs_search_double_bits(sum)))) /* E30, E32 */
+                                 hs_pair_join(now, hs_search_double_bits(sum)))) /* E30, E31 */
             continue;
+        HS_STEP(search_changed);
         if (after != NULL) *after = (hs_search_counts_now){.word = now, .value = sum};
         return true;
     }
@@ -54,6 +57,7 @@ static bool cell_change(const hs_search_map *map, hs_pair *cell, uint64_t stamp,
 void hs_search_lane_say(hs_search_lane *lane, uint32_t level, enum hs_search_state state) {
     uint32_t serial = hs_search_word_serial(hs_load_relaxed(&lane->word));
     hs_store_release(&lane->word, hs_search_lane_word(serial, level, state));
+    HS_STEP(search_said);
 }
 
 bool hs_search_lane_change(const hs_search_map *map, hs_search_lane *lane, const hs_search_change *change,
@@ -62,14 +66,15 @@ bool hs_search_lane_change(const hs_search_map *map, hs_search_lane *lane, const
     hs_pair *cell = cell_of(map, lane, hs_search_lane_word(0, change->level, change->state));
     uint64_t stood = hs_load_relaxed(&cell->low) & HS_SEARCH_STAMP_MASK;
     if (stood == stamp_of(lane, serial)) serial++; /* else an old stamp would pass for this change's */
-    hs_store_release(&lane->word, hs_search_lane_word(serial, change->level, change->state)); /* E30, E31 */
+    hs_store_release(&lane->word, hs_search_lane_word(serial, change->level, change->state)); /* E30 */
+    HS_STEP(search_pending);
     return cell_change(map, cell, stamp_of(lane, serial), change, after);
 }
 
 bool hs_search_lane_was_made(const hs_search_map *map, hs_search_lane *lane, uint64_t *word) {
     *word = hs_load_acquire(&lane->word);
     uint64_t stamp = stamp_of(lane, hs_search_word_serial(*word));
-    uint64_t stood = hs_load_acquire(&cell_of(map, lane, *word)->low); /* E32: first the cell ... */
+    uint64_t stood = hs_load_acquire(&cell_of(map, lane, *word)->low); /* E31: first the cell ... */
     if ((stood & HS_SEARCH_STAMP_MASK) == stamp) return true;
     *word = hs_load_acquire(&lane->word); /* ... then the word */
     return (hs_search_word_state(*word) & HS_SEARCH_DONE) != 0;

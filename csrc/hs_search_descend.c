@@ -6,6 +6,7 @@
  * A simulation that comes to a terminal row is backed up at once. One that comes to a row which stands on its path already, or
  * whose path is full, ends there: EVALUATE. */
 #include "hs_search.h"
+#include "hs_step.h"
 
 enum { COMPLETED_MAX = 256 }; /* simulations that one call backs up by itself */
 
@@ -92,7 +93,7 @@ static int descend(const hs_search_map *map, hs_search_lane *lane, uint32_t numb
             .state = HS_SEARCH_DOWN, .level = lane->depth, .counts = HS_SEARCH_IN_FLIGHT_ONE};
         hs_search_lane_change(map, lane, &enter, NULL);
         lane->depth++;
-        uint32_t child = hs_load32_acquire(&edge->child); /* E34 */
+        uint32_t child = hs_load32_acquire(&edge->child); /* E33 */
         if (child == 0) {
             hs_store32_relaxed(&lane->path[lane->depth].row, HS_SEARCH_NO_ROW);
             return leaf_out(map, lane, HS_SEARCH_EXPAND, number, action, out);
@@ -166,14 +167,15 @@ int hs_search_link(void *memory, uint32_t number, uint32_t child_row, const doub
         hs_load32_relaxed(&lane->path[lane->depth].row) != HS_SEARCH_NO_ROW)
         return HS_ARGUMENT;
     hs_search_edge_data *edge = edge_at(&map, lane, lane->depth - 1);
-    uint32_t none = 0, slot, child = hs_load32_acquire(&edge->child); /* E34 */
+    uint32_t none = 0, slot, child = hs_load32_acquire(&edge->child); /* E33 */
     if (child == 0) {
         if (hs_load32_relaxed(&edge->rewards) == 0) {
             int status = hs_search_rewards_put(&map, rewards, &slot);
             if (status != HS_OK) return status;
-            if (slot != 0) hs_cas32_seq_cst(&edge->rewards, &none, slot);
+            if (slot != 0) hs_cas32_seq_cst(&edge->rewards, &none, slot); /* E34 */
+            HS_STEP(search_rewards);
         }
-        if (hs_cas32_seq_cst(&edge->child, &child, child_row + 1)) child = child_row + 1; /* E34 */
+        if (hs_cas32_seq_cst(&edge->child, &child, child_row + 1)) child = child_row + 1; /* E33 */
     }
     path_set(&map, lane, lane->depth, child - 1, &map.rows[child - 1].own);
     return child == child_row + 1 ? HS_OK : 1;

@@ -1,9 +1,10 @@
 /* hs_search_table.c - the table of a search: made, found valid, and what stands in it: rows, edges, priors, counts.
  *
- * A row is written whole, then named by the index (E33). Who finds the place taken by the same id has lost a race and uses the
+ * A row is written whole, then named by the index (E32). Who finds the place taken by the same id has lost a race and uses the
  * winner's row; what it wrote stays unnamed until hs_search_compact. */
 #include <math.h>
 #include "hs_search.h"
+#include "hs_step.h"
 
 /* ---- where everything stands ---------------------------------------------------------------------------------------------- */
 /* Differs between builds whose layouts differ. */
@@ -115,7 +116,7 @@ int hs_search_attach(const void *memory, uint64_t size_bytes, hs_search_config *
 hs_word32 *hs_search_probe(const hs_search_map *map, const uint8_t *id, uint32_t *found) {
     uint32_t mask = map->header->index_size - 1;
     for (uint32_t at = hs_load_u32(id) & mask;; at = (at + 1) & mask) {
-        *found = hs_load32_acquire(&map->index[at]); /* E33: the row is whole */
+        *found = hs_load32_acquire(&map->index[at]); /* E32: the row is whole */
         if (*found == 0 || memcmp(map->rows[*found - 1].id, id, 32) == 0) return &map->index[at];
     }
 }
@@ -221,8 +222,9 @@ int hs_search_insert(void *memory, uint32_t made_by, const uint8_t *id, uint32_t
         made->made_by = made_by;
         slots_fill(&map, made, logits, returns);
         hs_store32_release(&made->shape, hs_search_shape(kind, player)); /* E35 */
+        HS_STEP(search_row);
         do {
-            if (hs_cas32_seq_cst(place, &found, number + 1)) { /* E33 */
+            if (hs_cas32_seq_cst(place, &found, number + 1)) { /* E32 */
                 *row = number;
                 return 1;
             }
@@ -286,8 +288,8 @@ int hs_search_row(const void *memory, uint32_t row, hs_search_row_info *out) {
 
 static void edge_read(const hs_search_map *map, const hs_search_edge_data *edge, hs_search_edge *out) {
     uint64_t word = hs_load_relaxed(&edge->cell.low);
-    uint32_t child = hs_load32_acquire(&edge->child); /* E34 */
-    uint32_t rewards = hs_load32_acquire(&edge->rewards);
+    uint32_t child = hs_load32_acquire(&edge->child);     /* E33 */
+    uint32_t rewards = hs_load32_acquire(&edge->rewards); /* E34 */
     *out = (hs_search_edge){.visits = hs_search_visits(word),
                             .in_flight = hs_search_in_flight(word),
                             .value_sum = hs_search_double(hs_load_relaxed(&edge->cell.high)),

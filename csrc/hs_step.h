@@ -30,7 +30,9 @@
   X(gc_flipped) X(gc_committed)              /* collection: in the flip's transaction; after it */           \
   X(gc_gone) X(gc_deleted) X(gc_trashed) X(gc_punched) X(gc_told) /* collection: giving back; answered */    \
   X(box_written) X(box_asked) X(box_read)  /* mailbox, asker: the request; its box ASKED; the answer taken out */ \
-  X(box_taken) X(box_answering) X(box_answered) /* mailbox, evaluator: a box TAKEN; values; the box ANSWERED */
+  X(box_taken) X(box_answering) X(box_answered) /* mailbox, evaluator: a box TAKEN; values; the box ANSWERED */ \
+  X(search_pending) X(search_witness) X(search_changed) X(search_said) /* search: a lane's word, a witness, a cell, a word */ \
+  X(search_row) X(search_rewards) /* search: a row that the index does not name; rewards without child */
 /* clang-format on */
 
 #define HS_STEP_ENUM(label) HS_STEP_##label,

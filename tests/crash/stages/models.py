@@ -108,6 +108,7 @@ CHECKS = (
     Check("collect.pml", "HEADS DEATHS=1 CRASHES=1 COLLECTIONS=1"),
     Check("mailbox.pml", "K=2 DEATHS=0 CRASHES=0"),
     Check("mailbox.pml", "K=1 DEATHS=1 CRASHES=1"),
+    Check("search.pml", "LANES=2 K=1 BACK=1 DEATHS=2 OPS=2"),
     Check("chunk.pml", "NCH=2 CAP=1 K=2 FAULTS=1 CRASHES=1 READER=0", large=True),
     Check("chunk.pml", "DEDUP NCH=2 CAP=2 K=1 FAULTS=1 CRASHES=1 READER=1", large=True),
     Check("head.pml", "NCH=2 K0=2 K1=1 FAULTS=0 CRASHES=1 WAITERS=0", large=True),
@@ -120,6 +121,8 @@ CHECKS = (
     Check("collect.pml", "DEATHS=1 CRASHES=1 COLLECTIONS=2", large=True),
     Check("collect.pml", "HEADS DEATHS=1 CRASHES=1 COLLECTIONS=2", large=True),
     Check("mailbox.pml", "K=2 DEATHS=1 CRASHES=1", large=True),
+    Check("search.pml", "LANES=2 K=2 BACK=0 DEATHS=1 OPS=2", large=True),
+    Check("search.pml", "LANES=2 K=2 BACK=1 DEATHS=1 OPS=64", large=True),
 )
 
 _SUSPECT = "SUSPECT NCH=1 CAP=1 K=1 FAULTS=0 CRASHES=0 READER=1"
@@ -203,6 +206,21 @@ MUTATIONS = (
         for flag in ("NOGIVEBACK", "NORING", "EARLYDEAD")
     ),
     *(Mutation("mailbox.pml", flag, "K=2 DEATHS=0 CRASHES=0") for flag in ("LATELOOK", "LATESLEEP", "NOALL")),
+    *(
+        Mutation("search.pml", flag, "LANES=2 K=1 BACK=1 DEATHS=1 OPS=2")
+        for flag in (
+            "NOHELP",
+            "NOSTAMP",
+            "LATEWORD",
+            "EARLY",
+            "WORDFIRST",
+            "NOSKIP",
+            "ANYCELL",
+            "NAMEFIRST",
+            "CHILDFIRST",
+        )
+    ),
+    Mutation("search.pml", "ONELOOK", "LANES=2 K=2 BACK=0 DEATHS=1 OPS=2"),
 )
 
 

@@ -58,8 +58,8 @@ LEAVING_STEP = "leave_unlinked"
 # Where it matters what a round that goes on makes of what was committed meanwhile: before its transaction.
 THAWED = ("collect_reaped", "collect_heads", "collect_cursors", "txn_before")
 STEPS = (*WORKER_STEPS, *COORDINATOR_STEPS, *EVICTION_STEPS, LEAVING_STEP)
-# Gone through by tests/processes/test_collection.py, and by tests/c/test_mailbox.c.
-ELSEWHERE = ("gc_", "stop_", "box_")
+# Gone through by tests/processes/test_collection.py, and by tests/c/test_mailbox.c and test_search_kills.c.
+ELSEWHERE = ("gc_", "stop_", "box_", "search_")
 OCCURRENCE_MAX = 3
 ACTS_MAX = 120
 # Names enough that all of these coordinators have something to evict.
@@ -146,7 +146,7 @@ MUTANTS = (
 
 
 def steps_in(header: Path) -> list[str]:
-    """The labels of csrc/hs_step.h, but for those of a collection and of a mailbox."""
+    """The labels of csrc/hs_step.h, but for those of a collection, of a mailbox and of a search."""
     found = re.findall(r"\bX\((\w+)\)", header.read_text().partition("#define HS_STEP_ENUM")[0])
     return [label for label in found if not label.startswith(ELSEWHERE)]
 
