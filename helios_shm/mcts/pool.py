@@ -146,7 +146,8 @@ class Pool(Generic[A]):
         worker.connection.close()
         finished, undone = worker.table.repair(worker.owner)
         deaths, got_to = self._deaths.get(index, (0, 0))
-        now = Tally.seen(worker.table.tally(worker.owner)).total_ns
+        tally = Tally.seen(worker.table.tally(worker.owner))
+        now = tally.total_ns + tally.evaluate_ns  # rollouts for others belong to no simulation of its own
         deaths = deaths + 1 if now == got_to else 1
         self._deaths[index] = deaths, now
         was_busy, code = worker.busy, worker.process.exitcode
