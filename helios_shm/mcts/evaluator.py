@@ -157,7 +157,7 @@ class EvaluatorProcess:
     @property
     def waitables(self) -> list[Any]:
         """For ``multiprocessing.connection.wait``: ready when ``attend`` has something to do."""
-        if self._process is None or self._report is None:
+        if self._failure is not None or self._process is None or self._report is None:
             return []
         return [self._process.sentinel, self._report]
 
@@ -174,8 +174,10 @@ class EvaluatorProcess:
         """
         if self._failure is None and self._process is not None:
             self._failure = self._reported() or self._buried()
+            if self._failure is not None:
+                self._mailbox.close()
+                self._mailbox.give_back(self._life)
         if self._failure is not None:
-            self._mailbox.close()
             raise self._failure
 
     def _reported(self) -> EvaluatorError | None:
@@ -225,6 +227,7 @@ class EvaluatorProcess:
             process.kill()
             process.join()
         process.close()
+        self._mailbox.give_back(self._life)
         if self._report is not None:
             self._report.close()
 

@@ -113,11 +113,14 @@ class Pool(Generic[A]):
     def busy(self) -> list[Worker]:
         return [worker for worker in self.workers if worker.busy]
 
-    def wait(self, timeout: float | None) -> Iterator[tuple[Worker, Report | Death]]:
-        """Reports and deaths that come within ``timeout`` seconds, as soon as there are any."""
+    def wait(
+        self, timeout: float | None, others: Sequence[Any] = ()
+    ) -> Iterator[tuple[Worker, Report | Death]]:
+        """Reports and deaths that come within ``timeout`` seconds, as soon as there are any, or as one of ``others`` is
+        ready."""
         by_connection = {worker.connection: worker for worker in self.workers}
         by_sentinel = {worker.process.sentinel: worker for worker in self.workers}
-        ready = wait([*by_connection, *by_sentinel], timeout)
+        ready = wait([*by_connection, *by_sentinel, *others], timeout)
         dead = {worker.index for sentinel, worker in by_sentinel.items() if sentinel in ready}
         for connection, worker in by_connection.items():
             if connection in ready:

@@ -23,6 +23,8 @@ from typing import Any, Generic, Literal, Self, TypeVar
 
 from .. import Branch, CapacityError, ClosedError, Commit, CorruptError, Snapshot
 from .environment import Environment, Rules
+from .evaluator import Evaluator, EvaluatorStats
+from .gather import Batching, Gathering
 from .metrics import Metrics, Tally, summed
 from .pool import Death, Pool, StartMethod, Worker
 from .rows import TableRows
@@ -62,6 +64,11 @@ _OPTIONS = (
     "when_full",
     "save_every",
     "start_method",
+    "batch_size",
+    "leaves_per_worker",
+    "batch_wait_ms",
+    "encoded_bytes_max",
+    "logits_max",
 )
 
 
@@ -104,6 +111,13 @@ class Search(Generic[A]):
     table_bytes: of shared memory for the statistics, used as it fills; a state takes 72 bytes and 32 for each action.
     when_full: "evict" the least visited states, or raise an "error" (CapacityError).
     start_method: of the workers: "fork", "spawn" or "forkserver"; default: multiprocessing's.
+    evaluator: evaluates states in the place of rollouts and of the environment's priors, many at a time, in a process
+        of its own (evaluator.py); it is given what the environment's ``encode`` makes of them.
+    batch_size: the most states that the evaluator is given at once; default: half of those under way, so that workers
+        walk on meanwhile (with one worker: all of them).
+    leaves_per_worker: how many a worker has under way at once.
+    batch_wait_ms: how long a state waits at most for a batch to grow, while a worker is on its way to another.
+    encoded_bytes_max, logits_max: the most bytes of an encoded state, and the most prior logits of an evaluation.
 
     Raises ValueError and TypeError for options out of their bounds. A Search belongs to one thread. Close it, or use it
     as a context manager, so that its workers end; they also end when this process does.
@@ -135,6 +149,12 @@ class Search(Generic[A]):
         when_full: Literal["evict", "error"] = "evict",
         save_every: float = 5.0,
         start_method: StartMethod | None = None,
+        evaluator: Evaluator | None = None,
+        batch_size: int | None = None,
+        leaves_per_worker: int = 8,
+        batch_wait_ms: float = 1.0,
+        encoded_bytes_max: int = 65_536,
+        logits_max: int = 4096,
     ) -> None:
         _among("parallel", parallel, ("tree", "root", "leaf"))
         _among("selection", selection, ("puct", "uct", None))
@@ -161,9 +181,28 @@ class Search(Generic[A]):
             _within("dirichlet_alpha", dirichlet_alpha, 1e-6, 1e6)
         if not isinstance(root, Snapshot):
             raise TypeError(f"a root is a Snapshot, not {type(root).__name__}")
+        _within("leaves_per_worker", leaves_per_worker, 1, 1024)
+        if batch_size is not None:
+            _within("batch_size", batch_size, 1, 1 << 16)
+        _within("batch_wait_ms", batch_wait_ms, 0, 60_000)
+        _within("encoded_bytes_max", encoded_bytes_max, 1, 1 << 26)
+        _within("logits_max", logits_max, 0, 1 << 20)
         given = dict(locals())
         self._options: dict[str, Any] = {name: given[name] for name in _OPTIONS}
         self._rules: Rules[A] = Rules(env)
+        self._batching: Batching | None = None
+        if evaluator is not None:
+            if parallel == "leaf" and workers > 1:
+                raise ValueError(
+                    "an evaluator takes the place of rollouts: give parallel='tree' or 'root', not 'leaf'"
+                )
+            if self._rules.encode is None:
+                raise TypeError(
+                    f"an evaluator is given what encode(state) makes of a state; {type(env).__name__} has no encode"
+                )
+            self._batching = Batching(
+                evaluator, batch_size, leaves_per_worker, batch_wait_ms, encoded_bytes_max, logits_max
+            )
         self._env, self._root, self._branch = env, root, save_to
         self._workers, self._parallel = workers, parallel
         self._temperature, self._when_full = temperature, when_full
@@ -172,7 +211,7 @@ class Search(Generic[A]):
         self._seed = int.from_bytes(os.urandom(8), "little") if seed is None else seed
         self._rng = Random(f"{self._seed}:search")
         if selection is None:
-            selection = "uct" if self._rules.prior_logits is None else "puct"
+            selection = "uct" if self._rules.prior_logits is None and evaluator is None else "puct"
         self._selection: Literal["puct", "uct"] = selection
         self._simulators: list[Simulator[A]] = []
         self._rows: list[int] = []  # of the root, in each table
@@ -183,18 +222,26 @@ class Search(Generic[A]):
         self._held_to = 0
         self._evictions = self._workers_lost = self._finished = self._undone = 0
         self._trials: Trials[A] | None = None
+        self._gathering: Gathering[A] | None = None
         self._saver = None if save_to is None else Saver(save_to)
         self._kept: Snapshot | None = None  # what was saved last, which holds the states of its rows
         self._save_next = time.monotonic() + save_every
 
     @classmethod
     def resume(
-        cls, env: Environment[A], branch: Branch, *, workers: int = 1, table_bytes: int | None = None
+        cls,
+        env: Environment[A],
+        branch: Branch,
+        *,
+        workers: int = 1,
+        table_bytes: int | None = None,
+        evaluator: Evaluator | None = None,
     ) -> Self:
         """Go on with the search that was saved to a branch, with the options that it had, and save it there.
 
         env: the same environment as before. workers: as in ``Search``; need not be as many as before. table_bytes:
-        default, as before; if it is too small, the states visited least are left out.
+        default, as before; if it is too small, the states visited least are left out. evaluator: as in ``Search``;
+        it is not saved.
 
         Trials that were not told then can be told now: ``pending``. Raises NotFoundError where the branch has no
         search, FormatError and CorruptError where it is no search of this library's, ValueError where the environment
@@ -204,7 +251,7 @@ class Search(Generic[A]):
         options = {name: value for name, value in saved.header.options.items() if name in _OPTIONS}
         options |= {"workers": workers, "table_bytes": table_bytes or options.get("table_bytes", 256 * _MIB)}
         try:
-            search = cls(rules.env, saved.root, save_to=branch, **options)
+            search = cls(rules.env, saved.root, save_to=branch, evaluator=evaluator, **options)
         except (TypeError, ValueError) as error:
             raise CorruptError(
                 f"the search that branch {branch.name!r} has cannot have been made so: {error}"
@@ -226,7 +273,8 @@ class Search(Generic[A]):
         restore(saved, self._tables[0])
         self._saver, self._kept = Saver.after(saved), saved.state
         if header.nonce:
-            self._trials = Trials(self._simulators[0], self._workers + 1, header.nonce, header.next_serial)
+            first_lane = self._lane(self._workers + 1)
+            self._trials = Trials(self._simulators[0], first_lane, header.nonce, header.next_serial)
             self._trials.restore(saved.trials)
 
     # --- what it stands on ---
@@ -249,6 +297,11 @@ class Search(Generic[A]):
             simulations_finished=self._finished,
             simulations_undone=self._undone,
         )
+
+    @property
+    def evaluator_stats(self) -> EvaluatorStats | None:
+        """How large the evaluator's batches are, and how long they take; None: no evaluator was started."""
+        return None if self._gathering is None else self._gathering.process.stats
 
     @property
     def _tables(self) -> list[Table]:
@@ -283,7 +336,7 @@ class Search(Generic[A]):
         return Settings(
             bytes=options["table_bytes"],
             processes=self._workers + 1,
-            lanes=1 + self._workers + TRIALS_MAX,
+            lanes=self._lane(self._workers + 1) + TRIALS_MAX,
             num_players=num_players,
             depth_max=options["depth_max"],
             selection=self._selection,
@@ -295,6 +348,10 @@ class Search(Generic[A]):
             normalize=options["normalize"],
             widening=options["widening"],
         )
+
+    def _lane(self, owner: int) -> int:
+        """The first lane of a process; behind all of them come those of trials."""
+        return owner * (1 if self._batching is None else self._batching.leaves_per_worker)
 
     # --- running ---
 
@@ -315,6 +372,7 @@ class Search(Generic[A]):
         self._prepare()
         if self._rules.returns(self._root) is not None:
             raise ValueError(f"there is nothing to search: state {self._root.id[:12]} has ended")
+        self._evaluate_roots()
         self._mix_noise()
         if self._workers > 1:
             self._started()
@@ -356,6 +414,9 @@ class Search(Generic[A]):
             table.set_noise(row, [value / total for value in drawn], fraction)
 
     def _run_alone(self, budget: Budget) -> None:
+        if self._gathering is not None:
+            self._gather_alone(self._gathering, budget)
+            return
         simulator, table = self._simulators[0], self._tables[0]
         memory = table.tally(_DRIVER)
         table.stop(False)
@@ -369,6 +430,37 @@ class Search(Generic[A]):
                 except CapacityError:
                     self._make_room(0)
                 self._save_now_and_then()
+        finally:
+            simulator.tally.show(memory)
+
+    def _evaluate_roots(self) -> None:
+        """Start the evaluator, if there is one, and have it say which actions of the root are promising."""
+        if self._batching is None:
+            return
+        if self._pool is not None:
+            self._settle(self._pool)
+        if self._gathering is None:
+            self._gathering = Gathering(
+                self._batching, self._workers, self._simulators[0].num_players, self._start_method
+            )
+        for simulator, row in zip(self._simulators, self._rows, strict=True):
+            self._gathering.walks(simulator).evaluate_root(row, self._gathering.attend)
+
+    def _gather_alone(self, gathering: Gathering[A], budget: Budget) -> None:
+        simulator, table = self._simulators[0], self._tables[0]
+        memory = table.tally(_DRIVER)
+
+        def goes_on() -> bool:
+            gathering.attend()
+            simulator.tally.show(memory)
+            self._save_now_and_then()
+            return not budget.over()
+
+        table.stop(False)
+        table.tickets(budget.simulations)
+        try:
+            while gathering.walks(simulator).run(self._rows[0], goes_on) == "full":
+                self._make_room(0)
         finally:
             simulator.tally.show(memory)
 
@@ -416,8 +508,9 @@ class Search(Generic[A]):
             num_players=self._simulators[0].num_players,
             discount=self._options["discount"],
             owner=index + 1,
-            lane=index + 1,
+            lane=self._lane(index + 1),
             seed=f"{self._seed}:{index}:{incarnation}",
+            mailbox=None if self._gathering is None else self._gathering.mailbox,
         )
 
     def _run_pool(self, budget: Budget) -> None:
@@ -439,6 +532,8 @@ class Search(Generic[A]):
         finally:  # an interrupt does not wait for the workers; whoever needs them idle next does
             self._stop(True)
         self._settle(pool)
+        if self._gathering is not None:
+            self._gathering.attend()
 
     def _hand_out(self, pool: Pool[A], tickets: int) -> None:
         """Tickets for the tables, as even as can be, and orders for the workers."""
@@ -460,7 +555,8 @@ class Search(Generic[A]):
         while pool.busy:
             if budget.over():
                 self._stop(True)
-            for worker, told in pool.wait(min(_WAIT_SECONDS, budget.left() or _WAIT_SECONDS)):
+            others = () if self._gathering is None else self._gathering.attend()
+            for worker, told in pool.wait(min(_WAIT_SECONDS, budget.left() or _WAIT_SECONDS), others):
                 if isinstance(told, Death):
                     self._mourn(told)
                     if told.was_busy:
@@ -477,6 +573,8 @@ class Search(Generic[A]):
         self._workers_lost += 1
         self._finished += death.finished
         self._undone += death.undone
+        if self._gathering is not None:
+            self._gathering.mailbox.withdraw(death.worker.owner)
         table, held = death.worker.table, self._simulators[0].held
         engine, to = self._root.engine, table.counts().rows
         for number in range(self._held_to if len(self._tables) == 1 else 0, to):
@@ -493,7 +591,8 @@ class Search(Generic[A]):
         """Until every worker is idle. What they report of a run that was interrupted is dropped."""
         while pool.busy:
             self._stop(True)
-            for _, told in pool.wait(_WAIT_SECONDS):
+            others = () if self._gathering is None else self._gathering.attend_to_end()
+            for _, told in pool.wait(_WAIT_SECONDS, others):
                 if isinstance(told, Death):
                     self._mourn(told)
 
@@ -655,7 +754,8 @@ class Search(Generic[A]):
         if self._pool is not None:
             self._settle(self._pool)
         if self._trials is None:
-            self._trials = Trials(self._simulators[0], self._workers + 1, self._rng.randbytes(8))
+            first_lane = self._lane(self._workers + 1)
+            self._trials = Trials(self._simulators[0], first_lane, self._rng.randbytes(8))
         self._stop(False)
         self._trials.root = self._rows[0]
         return self._trials
@@ -706,6 +806,8 @@ class Search(Generic[A]):
                 self.save()
         finally:
             self._closed = True
+            if self._gathering is not None:
+                self._gathering.close()
             if self._pool is not None:
                 self._pool.close()
             for table in self._tables:

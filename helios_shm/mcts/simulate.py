@@ -12,6 +12,7 @@ goes on from it. The store is used at expansion alone.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -152,6 +153,42 @@ class Simulator(Generic[A]):
         if not all(-1e300 < value < 1e300 for value in vector):
             raise ValueError(f"{what} of state {state.id[:12]}: {vector} are not finite")
         return vector
+
+    # --- what is said of a state by an evaluator, or from outside ---
+
+    def encoded(self, state: Snapshot) -> bytes:
+        """What an evaluator is given of a state."""
+        assert self.rules.encode is not None, "a search with an evaluator has an environment that encodes"
+        encoded = self.rules.encode(state)
+        if not isinstance(encoded, bytes):
+            raise TypeError(f"encode of state {state.id[:12]} returns bytes, not {type(encoded).__name__}")
+        return encoded
+
+    def told(self, value: float | Sequence[float], leaf: Leaf[A], what: str) -> Sequence[float]:
+        """A value as one number for each player. One number is that of the player who moves there; of two players, the
+        other has its negative."""
+        if isinstance(value, int | float):
+            if self.num_players == 1:
+                value = [value]
+            elif self.num_players == 2 and leaf.player != CHANCE:
+                value = [value, -value] if leaf.player == 0 else [-value, value]
+            else:
+                raise ValueError(
+                    f"{what} of state {leaf.state.id[:12]}: one number says nothing of {self.num_players} players: "
+                    "give one for each"
+                )
+        return self.vector(value, what, leaf.state)
+
+    def set_priors(self, leaf: Leaf[A], logits: Sequence[float]) -> None:
+        """Give a leaf's actions their priors."""
+        row = self.table.row(leaf.row)
+        assert row is not None, "a leaf's row stays"
+        if len(logits) != row.num_actions or not all(value < math.inf for value in logits):
+            raise ValueError(
+                f"prior_logits of state {leaf.state.id[:12]}: {row.num_actions} finite numbers are wanted, "
+                f"not {list(logits)!r}"
+            )
+        self.table.set_priors(leaf.row, logits)
 
     # --- a simulation ---
 

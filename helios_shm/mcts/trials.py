@@ -8,14 +8,12 @@ An id is {nonce of the search: 8, serial: 8}: what was told before is told from 
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from .. import BusyError, CorruptError, NotFoundError, Snapshot
-from .environment import CHANCE
 from .save import SavedTrial
 from .simulate import Leaf, Simulator
 
@@ -108,9 +106,9 @@ class Trials(Generic[A]):
             self._told_before(id)
             return
         simulator, leaf = self._simulator, asked.leaf
-        values = self._values(value, leaf)
+        values = simulator.told(value, leaf, "the value told")
         if prior_logits is not None:
-            simulator.table.set_priors(leaf.row, self._logits(prior_logits, leaf))
+            simulator.set_priors(leaf, prior_logits)
         simulator.table.backup(asked.lane, values)
         del self._asked[id]
         self._free.append(asked.lane)
@@ -122,27 +120,6 @@ class Trials(Generic[A]):
             if nonce == self.nonce and serial < self.next_serial:
                 return
         raise NotFoundError(f"no trial of this search has the id {id!r}")
-
-    def _values(self, value: float | Sequence[float], leaf: Leaf[A]) -> Sequence[float]:
-        players = self._simulator.num_players
-        if isinstance(value, int | float):
-            if players == 1:
-                value = [value]
-            elif players == 2 and leaf.player != CHANCE:
-                value = [value, -value] if leaf.player == 0 else [-value, value]
-            else:
-                raise ValueError(f"one number says nothing of {players} players: give one for each")
-        return self._simulator.vector(value, "the value told", leaf.state)
-
-    def _logits(self, logits: Sequence[float], leaf: Leaf[A]) -> Sequence[float]:
-        row = self._simulator.table.row(leaf.row)
-        assert row is not None, "a trial's row stays"
-        if len(logits) != row.num_actions or not all(value < math.inf for value in logits):
-            raise ValueError(
-                f"prior_logits of state {leaf.state.id[:12]}: {row.num_actions} finite numbers are wanted, "
-                f"not {list(logits)!r}"
-            )
-        return logits
 
     # --- saving ---
 

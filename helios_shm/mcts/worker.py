@@ -19,8 +19,10 @@ from random import Random
 from typing import Any, Generic, Literal, TypeVar
 
 from .. import Snapshot
-from ..errors import CapacityError
+from ..errors import CapacityError, ClosedError
 from .environment import Environment, Rules
+from .gather import Gatherer
+from .mailbox import Mailbox
 from .metrics import Tally
 from .simulate import Simulator
 from .table import Table
@@ -42,8 +44,9 @@ class Assignment(Generic[A]):
     num_players: int
     discount: float
     owner: int
-    lane: int
+    lane: int  # the first, if there are several
     seed: str
+    mailbox: Mailbox | None = None  # of the evaluator; None: rollouts
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,20 +102,26 @@ def run_worker(
     )
     try:
         while (order := orders.recv()) is not None:
-            orders.send(_obey(order, simulator, assignment.lane, tally, orders))
+            orders.send(_obey(order, simulator, assignment, tally, orders))
     except (EOFError, ConnectionError):
         return  # the driver is gone
 
 
 def _obey(
-    order: Search | Evaluate, simulator: Simulator[Any], lane: int, tally: memoryview, orders: Connection
+    order: Search | Evaluate,
+    simulator: Simulator[Any],
+    assignment: Assignment[Any],
+    tally: memoryview,
+    orders: Connection,
 ) -> Report:
     try:
         if isinstance(order, Evaluate):
             return Report("values", values=simulator.evaluate(order.state))
         if order.moved:
             simulator.forget()
-        return Report(_search(simulator, lane, order.row, tally, orders))
+        if assignment.mailbox is not None:
+            return Report(_gather(simulator, assignment, assignment.mailbox, order.row, tally, orders))
+        return Report(_search(simulator, assignment.lane, order.row, tally, orders))
     except Exception as error:
         simulator.table.stop(True)
         return Report("failed", error=portable(error), text="".join(traceback.format_exception(error)))
@@ -136,6 +145,32 @@ def _search(simulator: Simulator[Any], lane: int, row: int, tally: memoryview, o
         if count % _LOOK_EVERY == 0 and orders.poll(0):  # no order comes now: the pipe has ended
             return "ended"
     raise AssertionError("counting does not end")
+
+
+def _gather(
+    simulator: Simulator[Any],
+    assignment: Assignment[Any],
+    mailbox: Mailbox,
+    row: int,
+    tally: memoryview,
+    orders: Connection,
+) -> Ending:
+    """The same with an evaluator."""
+
+    def goes_on() -> bool:
+        simulator.tally.show(tally)
+        if orders.poll(0):  # no order comes now: the pipe has ended
+            raise EOFError("the driver is gone")
+        return True
+
+    gatherer = Gatherer(simulator, mailbox, asker=assignment.owner, first_lane=assignment.lane)
+    try:
+        ending = gatherer.run(row, goes_on)
+    except ClosedError:
+        ending = "ended"  # the driver knows why
+    if ending == "full":
+        simulator.table.stop(True)
+    return ending
 
 
 def portable(error: Exception) -> Exception:
