@@ -462,9 +462,9 @@ def _file_size(directory: Path) -> None:
     paths = made(directory / "store")
     resource.setrlimit(resource.RLIMIT_FSIZE, (256 << 10, resource.RLIM_INFINITY))
     refused(CapacityError, paths.root, lambda: helios_shm.open(paths.root, l1_bytes=RING))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (8 * MIB, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (32 * MIB, resource.RLIM_INFINITY))  # more than the segment
     with helios_shm.open(paths.root, l1_bytes=RING) as engine:
-        refused(CapacityError, "File too large", lambda: commit(engine, "large", bytes(9 * MIB)))
+        refused(CapacityError, "File too large", lambda: commit(engine, "large", bytes(33 * MIB)))
         commit(engine, "k", b"v")
         engine.sync(timeout=PATIENCE)
         assert dict(engine.branch("main").head) == {"k": b"v"}
