@@ -171,6 +171,10 @@ def test_what_is_no_position_and_no_move_is_refused(engine: Engine) -> None:
     workspace["board/e4"] = b"green knight"
     with pytest.raises(ValueError, match="board/e4 holds b'green knight'"):
         ENV.legal_actions(workspace.commit().snapshot)
+    workspace = ENV.root(engine).fork()
+    workspace["play/castling"] = b"QK"
+    with pytest.raises(ValueError, match="play/castling holds b'QK'"):
+        ENV.legal_actions(workspace.commit().snapshot)
     with pytest.raises(ValueError, match="rollout_plies"):
         Chess(rollout_plies=-1)
 

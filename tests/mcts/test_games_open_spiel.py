@@ -14,8 +14,8 @@ import pytest
 import helios_shm
 from helios_shm import Engine, Snapshot
 from helios_shm.mcts import CHANCE
-from helios_shm.mcts.games.open_spiel import FIELDS, OpenSpiel
-from tests.mcts.games import assert_another_process_agrees, play, walk
+from helios_shm.mcts.games.open_spiel import FIELDS, SORTED, OpenSpiel
+from tests.mcts.games import assert_another_process_agrees, do, play, walk
 from tests.programs import untraced
 
 KINDS = {kind.short_name: kind for kind in pyspiel.registered_games() if kind.default_loadable}
@@ -29,6 +29,8 @@ GAMES = sorted(
     and name != "quoridor"
 )
 OTHERS = sorted(set(KINDS) - set(GAMES) - {"quoridor"})
+# Any free square may be taken at any time.
+SQUARES = {"gomoku", "havannah", "hex", "mnk", "y"}
 WITH_CHANCE = ["2048", "backgammon", "pig"]
 
 
@@ -87,7 +89,7 @@ def test_fields_and_histories_tell_the_same_game(engine: Engine, name: str) -> N
             walk(env, env.root(engine), random.Random(seed), Beside(env), 100)
 
 
-@pytest.mark.parametrize("name", ["connect_four", "chess", "2048", "nim"])
+@pytest.mark.parametrize("name", ["connect_four", "chess", "2048", "nim", "hex"])
 def test_states_say_the_same_in_another_process(engine: Engine, name: str) -> None:
     env = OpenSpiel(name)
     assert_another_process_agrees(env, walk(env, env.root(engine), random.Random(7), lambda *_: None, 90))
@@ -107,6 +109,55 @@ def test_two_move_orders_meet_in_one_snapshot(
     histories = OpenSpiel(name, states="history")
     root = histories.root(engine)
     assert play(histories, root, one) != play(histories, root, other)
+
+
+@pytest.mark.parametrize("name", sorted(SORTED))
+def test_exchanged_moves_meet_where_they_make_the_same_position(engine: Engine, name: str) -> None:
+    env, rng = OpenSpiel(name), random.Random(name)
+    assert env.states == "sorted"
+    root, met = env.root(engine), 0
+    for _ in range(25):
+        state = start = walk(env, root, rng, lambda *_: None, rng.randrange(6))[-1]
+        real, other = env.position(start), env.position(start)
+        for action in moves_of(real, rng, 4):
+            state = do(env, state, action)[0]
+        done = real.history()[len(other.history()) :]
+        met += len(done) == 4 and exchanged(
+            env, start, other, [done[2], done[1], done[0], done[3]], real, state
+        )
+    assert met > 0
+
+
+def moves_of(position: Any, rng: random.Random, count: int) -> Iterator[int]:
+    """Random actions, which the position takes."""
+    for _ in range(count):
+        if not position.is_terminal():
+            action = rng.choice(position.legal_actions())
+            position.apply_action(action)
+            yield action
+
+
+def exchanged(
+    env: OpenSpiel, state: Snapshot, real: Any, actions: list[int], goal: Any, expected: Snapshot
+) -> bool:
+    """Whether these actions lead to the expected state. They must not if the game shows something else."""
+    for action in actions:
+        if real.is_terminal() or action not in real.legal_actions():
+            return False
+        real.apply_action(action)
+        state = do(env, state, action)[0]
+    same = str(real) == str(goal) and real.returns() == goal.returns()
+    assert same or state != expected
+    # In the others some orders of actions are no game.
+    assert not same or state == expected or env.game.get_type().short_name not in SQUARES
+    return state == expected
+
+
+def test_sorted_history_goes_over_several_keys(engine: Engine) -> None:
+    env = OpenSpiel("hex")
+    states = walk(env, env.root(engine), random.Random(1), Beside(env), 90)
+    assert list(states[-1]) == ["history/0", "history/1"]
+    assert env.root(engine, env.position(states[-1])) == states[-1]
 
 
 def test_history_is_shared_by_the_states_that_go_on_from_it(engine: Engine) -> None:
@@ -167,7 +218,7 @@ def test_what_is_no_action_no_state_and_no_choice_is_refused(engine: Engine) -> 
         env.root(engine, pyspiel.load_game("connect_four").new_initial_state())
     with pytest.raises(ValueError, match="states='history'"):
         OpenSpiel("othello", states="fields")
-    with pytest.raises(ValueError, match="'fields' or 'history'"):
+    with pytest.raises(ValueError, match="'fields', 'sorted' or 'history'"):
         OpenSpiel("othello", states="json")  # type: ignore[arg-type]
     with pytest.raises(pyspiel.SpielError, match="Unknown game"):
         OpenSpiel("ludo")

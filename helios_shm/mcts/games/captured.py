@@ -40,6 +40,7 @@ _ARRAY, _PICKLE = b"array ", b"\x80"
 # Of dtypes whose ``str`` says all: numbers, times and fixed text.
 _ARRAY_KINDS = "biufcmMSU"
 _EPISODES, _STEPS = 4, 60
+_LARGE_BYTES = 4096
 _READERS = {
     ("copyreg", "_reconstructor"),
     ("numpy.random._pickle", "__generator_ctor"),
@@ -167,19 +168,22 @@ Step = Callable[[E, Random], tuple[Any, bool]]
 
 
 def find_changing(thing: E, reset: Reset[E], step: Step[E], ignored: Collection[str]) -> set[str]:
-    """The attributes that were not always the same in a few episodes of random steps."""
-    rng, names = Random(0), set[str]()
+    """The attributes that were not always the same in a few episodes of random steps: looked at after each step, large
+    ones after each episode."""
+    rng = Random(0)
     reset(thing, 0)
     first = _noted(thing, ignored)
+    large = {name for name, value in first.items() if isinstance(value, bytes) and len(value) > _LARGE_BYTES}
+    names = set[str]()
     for episode in range(_EPISODES):
         reset(thing, episode)
-        ended = False
+        names |= _differing(first, thing, ignored)
         for _ in range(_STEPS):
-            now = _noted(thing, ignored)
-            names |= {name for name in first.keys() | now.keys() if first.get(name) != now.get(name)}
+            _, ended = step(thing, rng)
+            names |= _differing(first, thing, {*ignored, *large})
             if ended:
                 break
-            _, ended = step(thing, rng)
+        names |= _differing(first, thing, ignored)
     return names
 
 
@@ -202,6 +206,12 @@ def goes_on_alike(captured: Captured[E], one: E, other: E, reset: Reset[E], step
             if ended:
                 break
     return True
+
+
+def _differing(first: Mapping[str, Any], thing: object, ignored: Collection[str]) -> set[str]:
+    now = _noted(thing, ignored)
+    names = (first.keys() | now.keys()).difference(ignored)
+    return {name for name in names if first.get(name) != now.get(name)}
 
 
 def _noted(thing: object, ignored: Collection[str]) -> dict[str, Any]:

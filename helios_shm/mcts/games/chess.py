@@ -16,7 +16,9 @@ A state does not know its past: no draw by repetition is seen, and none by the 7
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from itertools import combinations
 from random import Random
+from typing import NoReturn
 
 from ... import Engine, Snapshot, Workspace
 from .recent import Recent
@@ -28,7 +30,7 @@ except ImportError as error:
         'helios_shm.mcts.games.chess needs the package chess: pip install "helios-shm[chess]"'
     ) from error
 
-_POSITIONS_KEPT = 512
+_POSITIONS_KEPT = 2048
 _PIECE_NAMES = {
     (kind, color): f"{chess.COLOR_NAMES[color]} {chess.piece_name(kind)}".encode()
     for kind in chess.PIECE_TYPES
@@ -38,6 +40,16 @@ _PIECES = {name: piece for piece, name in _PIECE_NAMES.items()}
 _SQUARE_KEYS = [f"board/{name}" for name in chess.SQUARE_NAMES]
 _MASKS = {key: chess.BB_SQUARES[square] for square, key in enumerate(_SQUARE_KEYS)}
 _TURNS = [chess.COLOR_NAMES[color].encode() for color in (chess.BLACK, chess.WHITE)]
+# Outside of Chess960: the squares of the rooks that may castle, and what is written for them.
+_CASTLING_MASKS = {
+    "".join(letters).encode() or b"-": sum(rooks)
+    for count in range(5)
+    for chosen in combinations(
+        zip("KQkq", (chess.BB_H1, chess.BB_A1, chess.BB_H8, chess.BB_A8), strict=True), count
+    )
+    for letters, rooks in [([letter for letter, _ in chosen], [rook for _, rook in chosen])]
+}
+_CASTLING_TEXTS = {mask: text for text, mask in _CASTLING_MASKS.items()}
 _CLOCK = "play/halfmove_clock"
 # Pawns are 1; of textbooks since Staunton's. The king is never off the board.
 _MATERIAL = {chess.PAWN: 1, chess.KNIGHT: 3, chess.BISHOP: 3, chess.ROOK: 5, chess.QUEEN: 9}
@@ -159,26 +171,34 @@ class Chess:
         board = chess.Board(None, chess960=self.chess960)
         masks, colors = [chess.BB_EMPTY] * 7, board.occupied_co
         for path, value in state.items():
-            if path in _MASKS:
-                kind, color = _piece(path, value)
-                masks[kind] |= _MASKS[path]
-                colors[color] |= _MASKS[path]
+            mask = _MASKS.get(path)
+            if mask is not None:
+                kind, color = _PIECES.get(value) or _refuse_piece(path, value)
+                masks[kind] |= mask
+                colors[color] |= mask
         _, board.pawns, board.knights, board.bishops, board.rooks, board.queens, board.kings = masks
         board.occupied = colors[chess.WHITE] | colors[chess.BLACK]
         board.turn = state["play/turn"] == b"white"
-        castling, ep = state["play/castling"].decode(), state["play/ep"].decode()
-        if castling != "-":
-            board.set_castling_fen(castling)
+        castling, ep = state["play/castling"], state["play/ep"].decode()
+        if self.chess960 and castling != b"-":
+            board.set_castling_fen(castling.decode())
+        else:
+            board.castling_rights = _castling_mask(castling)
         board.ep_square = None if ep == "-" else chess.parse_square(ep)
         if self.halfmove_clock:
             board.halfmove_clock = int(state[_CLOCK])
         return board
 
+    def _castling(self, board: chess.Board) -> bytes:
+        if self.chess960:
+            return board.castling_xfen().encode()
+        return _CASTLING_TEXTS[board.clean_castling_rights()]
+
     def _play(self, board: chess.Board) -> dict[str, bytes]:
         ep = board.ep_square if board.has_legal_en_passant() else None
         play = {
             "play/turn": _TURNS[board.turn],
-            "play/castling": board.castling_xfen().encode(),
+            "play/castling": self._castling(board),
             "play/ep": b"-" if ep is None else chess.SQUARE_NAMES[ep].encode(),
         }
         if self.halfmove_clock:
@@ -207,11 +227,15 @@ def _returns(position: _Position) -> list[float] | None:
     return None
 
 
-def _piece(path: str, value: bytes) -> tuple[chess.PieceType, chess.Color]:
+def _castling_mask(text: bytes) -> chess.Bitboard:
     try:
-        return _PIECES[value]
+        return _CASTLING_MASKS[text]
     except KeyError:
-        raise ValueError(f"{path} holds {value!r}, which names no piece; one is 'white knight'") from None
+        raise ValueError(f"play/castling holds {text!r}; expected is some of KQkq, or -") from None
+
+
+def _refuse_piece(path: str, value: bytes) -> NoReturn:
+    raise ValueError(f"{path} holds {value!r}, which names no piece; one is 'white knight'")
 
 
 def _changed(before: chess.Board, after: chess.Board) -> chess.Bitboard:

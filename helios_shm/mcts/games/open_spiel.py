@@ -2,10 +2,13 @@
 
     states="history"   history/0  "3 3 2 4 ..."     the actions from the beginning, 64 a key; the game itself tells
                        history/1  ...               the rest by being replayed
-    states="fields"    state      {"board":...}     the game's own JSON, where it can be read back: move orders meet
+    states="sorted"    the same, each player's actions in the order of their numbers, where that makes the same position
+    states="fields"    state      {"board":...}     the game's own JSON, where it can be read back
 
-Which of the two: fields where OpenSpiel can read its JSON back and nothing is lost (``FIELDS``), else histories. Some
-games look at their past (repetitions, ko), some write down less than they know; the history is what no game can miss.
+Which of them: fields where OpenSpiel can read its JSON back and nothing is lost (``FIELDS``); sorted for games that
+never look at their past, and whose text says all (``SORTED``); else histories. Some games look at their past
+(repetitions, ko), some write down less than they know: the history is what no game can miss. But move orders meet only
+in the other two.
 
 Chance moves where the game says so, by ``chance_outcomes``. A game with rewards on the way (2048) gives them by
 ``step``: the change of ``State.returns()``, so that they add up to it.
@@ -31,6 +34,14 @@ except ImportError as error:
 
 # The games whose JSON says all: read back, they go on as they would have.
 FIELDS = frozenset({"catch", "connect_four", "tic_tac_toe"})
+# The games in which nothing comes back, whose ``str(state)`` says all that the rules look at, and in which the order of
+# moves often does not matter. Connections are made in them, squares filled, heaps and pieces taken.
+SORTED = frozenset(
+    {
+        *("breakthrough", "clobber", "dots_and_boxes", "gomoku", "havannah", "hex"),
+        *("mnk", "morpion_solitaire", "nim", "twixt", "y"),
+    }
+)
 _STATES_KEPT = 512
 _ACTIONS_A_KEY = 64
 _STATE = "state"
@@ -43,7 +54,8 @@ class OpenSpiel:
     """The environment of a game. Actions are OpenSpiel's own, ints.
 
     game: a game, or what ``pyspiel.load_game`` takes: a name, with parameters in brackets.
-    states: see above; default: ``fields`` for the games in ``FIELDS``, else ``history``.
+    states: see above; default: ``fields`` for the games in ``FIELDS``, ``sorted`` for those in ``SORTED``, else
+        ``history``. ``sorted`` costs a replay for each action.
 
     Raises ValueError for a game that it is not for: players who move at once, hidden information, chance that is
     drawn inside, no JSON to read back; pyspiel.SpielError for one that OpenSpiel does not know.
@@ -54,17 +66,17 @@ class OpenSpiel:
         game: str | Any,
         parameters: Mapping[str, Any] | None = None,
         *,
-        states: Literal["fields", "history"] | None = None,
+        states: Literal["fields", "sorted", "history"] | None = None,
     ) -> None:
         if isinstance(game, str):
             game = pyspiel.load_game(game, dict(parameters)) if parameters else pyspiel.load_game(game)
         kind = game.get_type()
         _refuse(kind)
-        if states not in (None, "fields", "history"):
-            raise ValueError(f"states is 'fields' or 'history', not {states!r}")
+        if states not in (None, "fields", "sorted", "history"):
+            raise ValueError(f"states is 'fields', 'sorted' or 'history', not {states!r}")
         self.game = game
         self.num_players: int = game.num_players()
-        self.states = states or ("fields" if kind.short_name in FIELDS else "history")
+        self.states = states or _states_of(kind.short_name)
         self._rewards = kind.reward_model != pyspiel.GameType.RewardModel.TERMINAL
         self._recent: Recent[_Content, Any] = Recent(_STATES_KEPT)
         if self.states == "fields":
@@ -79,10 +91,7 @@ class OpenSpiel:
         if self.states == "fields":
             workspace[_STATE] = state.to_json().encode()
         else:
-            actions = [str(action) for action in state.history()]
-            for chunk in range(max(1, -(-len(actions) // _ACTIONS_A_KEY))):
-                part = actions[chunk * _ACTIONS_A_KEY : (chunk + 1) * _ACTIONS_A_KEY]
-                workspace[f"history/{chunk}"] = " ".join(part).encode()
+            self._write_history(workspace, self._in_order(state) if self.states == "sorted" else state)
         return workspace.commit().snapshot
 
     def position(self, state: Snapshot | Workspace) -> Any:
@@ -188,6 +197,9 @@ class OpenSpiel:
         if self.states == "fields":
             content = after.to_json().encode()
             state[_STATE] = content
+        elif self.states == "sorted":
+            after = self._in_order(after)
+            content = self._write_history(state, after)
         else:
             content = self._content(state)
             place = content.count(b" ") + 1 if content else 0
@@ -196,6 +208,50 @@ class OpenSpiel:
             state[path] = state[path] + b" " + value if place % _ACTIONS_A_KEY else value
             content = content + b" " + value if content else value
         self._recent.put(content, after)
+
+    def _write_history(self, state: Workspace, position: Any) -> _Content:
+        """Write a whole history; only the keys that differ are touched."""
+        actions = [b"%d" % action for action in position.history()]
+        for number, start in enumerate(range(0, max(1, len(actions)), _ACTIONS_A_KEY)):
+            path, value = f"history/{number}", b" ".join(actions[start : start + _ACTIONS_A_KEY])
+            if state.get(path) != value:
+                state[path] = value
+        return b" ".join(actions)
+
+    def _in_order(self, position: Any) -> Any:
+        """The same position by its actions in order; failing that, in order but for the last, which some games show;
+        failing that, as they were."""
+        for kept in (0, 1):
+            again = self._replayed(position, kept)
+            if again is not None and _looks(again) == _looks(position):
+                return again
+        return position
+
+    def _replayed(self, position: Any, kept: int) -> Any:
+        """Each player's actions by number, those of chance and the ``kept`` last as they were; None: no game."""
+        waiting: dict[int, list[int]] = {}
+        history = position.full_history()
+        for taken in history[: len(history) - kept]:
+            waiting.setdefault(taken.player, []).append(taken.action)
+        for player, actions in waiting.items():
+            actions.sort(reverse=True) if player >= 0 else actions.reverse()
+        for taken in history[len(history) - kept :]:
+            waiting.setdefault(taken.player, []).insert(0, taken.action)
+        again = self.game.new_initial_state()
+        for _ in history:
+            ours = waiting.get(again.current_player())
+            if not ours or ours[-1] not in again.legal_actions():
+                return None
+            again.apply_action(ours.pop())
+        return again
+
+
+def _states_of(name: str) -> Literal["fields", "sorted", "history"]:
+    return "fields" if name in FIELDS else "sorted" if name in SORTED else "history"
+
+
+def _looks(position: Any) -> tuple[Any, ...]:
+    return str(position), position.current_player(), position.legal_actions(), position.returns()
 
 
 def _refuse(kind: Any) -> None:
