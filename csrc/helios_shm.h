@@ -671,4 +671,9 @@ int hs_search_restore(void *memory, uint32_t row, uint32_t own_visits, double ow
  * Keeps roots, paths of lanes, and of what is reachable the most visited, best first, while rows <= rows_keep_max and slots <= half. Returns how many rows stay. */
 int64_t hs_search_compact(void *memory, const uint32_t *roots, uint32_t n, uint32_t rows_keep_max,
                           uint32_t *remap_out);
+/* Rows *row .. rows-1 as a saved search has them (docs/FORMAT.md), those whose bytes have another sum than marks[row]; marks[row] becomes theirs. 0 is no row's.
+ * Beside living workers. Into out, each as {id[32], u32 row, u32 size, bytes}, and *row to where to go on. Bytes written; 0: there are no more. HS_FULL: not even
+ * one has room in size. */
+int64_t hs_search_pack(const void *memory, uint32_t *row, uint32_t rows, uint64_t *marks, uint8_t *out,
+                       uint64_t size);
 #endif

@@ -2,7 +2,7 @@
  *
  * The functions are declared in helios_shm.h. hs_search_table.c: rows in and out; hs_search_cell.c: how a count changes;
  * hs_search_select.c: which action; hs_search_descend.c: down to a leaf; hs_search_backup.c: back up, taken back, repaired;
- * hs_search_compact.c: what is visited least goes.
+ * hs_search_compact.c: what is visited least goes; hs_search_pack.c: what has changed, as a saved search has it.
  *
  *   | header | lanes | index: u32 row + 1 | rows of 64 bytes | slots of 32 bytes |
  *

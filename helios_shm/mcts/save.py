@@ -33,9 +33,9 @@ from .. import (
     Snapshot,
 )
 from . import tree
-from .rows import CountedEdge, CountedRow
+from .rows import CountedEdge, CountedRow, TableRows
 from .table import CHANCE_ROW, CHOICE_ROW, PLAYERS_MAX, TERMINAL_ROW, Edge, Table
-from .tree import Row, Rows
+from .tree import Row
 
 FORMAT = "helios-shm search"
 VERSION = 1
@@ -52,6 +52,7 @@ _PRIORS_FOLLOW = 1
 _HAS_CHILD, _HAS_REWARDS = 1, 2
 _ACTIONS_MAX = 1 << 20
 _TRIAL_ID_SIZE = 16
+_NOTHING = -1
 # What the table counts to: csrc/hs_search.h, HS_SEARCH_VISITS_FULL.
 _VISITS_FULL = 2**28 - 2**20
 
@@ -295,7 +296,9 @@ class Saver:
         """One that goes on from what was loaded."""
         saver = cls(saved.branch)
         put = {id: hash(data) for id, data in saved.packed()}
-        saver._last = saver._tried = _Save(saved.state[SEARCH], put, saved.trials)
+        saver._last = saver._tried = _Save(
+            saved.state[SEARCH], saved.header.num_simulations, put, saved.trials
+        )
         return saver
 
     def save(
@@ -304,18 +307,20 @@ class Saver:
         rows: Iterable[tuple[bytes, bytes]],
         root: Snapshot,
         trials: Mapping[bytes, SavedTrial] = {},
+        *,
+        whole: bool = True,
     ) -> Commit | None:
         """Commit what has changed. None: nothing has.
 
-        rows: each by its id, as ``encode_row`` packs it (``packed`` for those of a table); those that were there before
-        and are not now are removed, and their states can be collected.
+        rows: each by its id, as ``encode_row`` packs it. whole: these are all; others that were there before are
+        removed, and their states can be collected. Else they are as they were.
 
         Raises ConflictError if somebody else has saved a search to the branch since: nothing is written.
         """
         workspace = self.branch.fork()
         last = self._found(workspace.base)
-        put: dict[bytes, int] = {}
-        simulations = 0
+        put = {} if whole else dict(last.put)
+        simulations = 0 if whole else last.simulations
         for id, data in rows:
             put[id] = mark = hash(data)
             if id == header.root:
@@ -335,7 +340,7 @@ class Saver:
             return None
         workspace[SEARCH] = said
         workspace.put(ROOT, root)
-        self._tried = _Save(said, put, dict(trials))
+        self._tried = _Save(said, simulations, put, dict(trials))
         commit = workspace.commit(f"search: {simulations:,} simulations", metadata={"rows": len(put)})
         self._last = self._tried
         return commit
@@ -359,6 +364,7 @@ class _Save:
     """What stands in a branch after a save: its key ``search`` (None: no save yet), marks of its rows, its trials."""
 
     said: bytes | None = None
+    simulations: int = 0
     put: Mapping[bytes, int] = field(default_factory=dict)
     trials: Mapping[bytes, SavedTrial] = field(default_factory=dict)
 
@@ -376,10 +382,36 @@ def _stale(base: Snapshot, last: _Save, put: Mapping[bytes, int]) -> Iterator[st
     yield from base.keys(TRIAL)
 
 
-def packed(rows: Rows) -> Iterator[tuple[bytes, bytes]]:
-    """Each row by its id, as ``encode_row`` packs it."""
-    for row in rows:
-        yield row.id, encode_row(row, rows.edges(row), rows.num_players)
+class Changes:
+    """What the tables of a search have that was not saved yet: the sums, where several have a state."""
+
+    def __init__(self, tables: Sequence[Table]) -> None:
+        self._tables = tables
+        self._marks: list[bytearray] = []
+        self._known = _NOTHING
+        self._looked = 0
+
+    def look(self) -> tuple[Iterator[tuple[bytes, bytes]], bool]:
+        """Rows to give to ``Saver.save``, and whether they are all: they are, if rows were dropped since the last save,
+        or it has failed."""
+        self._looked = sum(table.compactions for table in self._tables)
+        whole = self._looked != self._known
+        if whole:
+            self._marks = [bytearray() for _ in self._tables]
+        self._known = _NOTHING
+        return (self._tables[0].changed(self._marks[0]) if len(self._tables) == 1 else self._summed()), whole
+
+    def saved(self) -> None:
+        """What was looked at last has been saved."""
+        self._known = self._looked
+
+    def _summed(self) -> Iterator[tuple[bytes, bytes]]:
+        rows = TableRows(self._tables)
+        changed = zip(self._tables, self._marks, strict=True)
+        for id in {id for table, marks in changed for id, _ in table.changed(marks)}:
+            row = rows.row(id)
+            assert row is not None, "rows stay while a search is saved"
+            yield id, encode_row(row, rows.edges(row), rows.num_players)
 
 
 def visits_of(data: bytes) -> int:

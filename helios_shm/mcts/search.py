@@ -28,7 +28,7 @@ from .gather import Batching, Gathering
 from .metrics import Metrics, Tally, summed
 from .pool import Death, Pool, StartMethod, Worker
 from .rows import TableRows
-from .save import Header, Saved, Saver, packed, restore
+from .save import Changes, Header, Saved, Saver, restore
 from .simulate import Simulator
 from .table import Settings, Table
 from .tree import TreeNode, grow
@@ -224,6 +224,7 @@ class Search(Generic[A]):
         self._trials: Trials[A] | None = None
         self._gathering: Gathering[A] | None = None
         self._saver = None if save_to is None else Saver(save_to)
+        self._changes: Changes | None = None
         self._kept: Snapshot | None = None  # what was saved last, which holds the states of its rows
         self._save_next = time.monotonic() + save_every
 
@@ -771,14 +772,19 @@ class Search(Generic[A]):
 
         It also does so by itself: after each run, when it is closed, and every ``save_every`` seconds of a run, or of
         asking and telling, but so that saving takes no more than a tenth of the time. Raises ValueError if it has no
-        branch, ConflictError if another search saves to it. Cost: O(states) to find out what has changed.
+        branch, ConflictError if another search saves to it. Cost: a pass over the table, and about 20 us for each state
+        that has changed.
         """
         if self._saver is None or self._branch is None:
             raise ValueError("this search was made without save_to, a branch to save it to")
         self._prepare()
         began = time.monotonic()
         trials = {} if self._trials is None else self._trials.paths()
-        commit = self._saver.save(self._header(), packed(TableRows(self._tables)), self._root, trials)
+        if self._changes is None:
+            self._changes = Changes(self._tables)
+        rows, whole = self._changes.look()
+        commit = self._saver.save(self._header(), rows, self._root, trials, whole=whole)
+        self._changes.saved()
         if commit is not None:
             self._kept = commit.snapshot
         ended = time.monotonic()

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterable, Sequence
+import struct
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import reduction
 from typing import Any, Literal, NamedTuple
@@ -29,6 +30,8 @@ PLAYERS_MAX: int = lib.HS_SEARCH_PLAYERS_MAX
 # One row for so many bytes: what the actions of a row take beside it is 32 bytes each.
 _BYTES_PER_ROW = 256
 _PAGE = mmap.PAGESIZE
+_PACKED_BYTES = 1 << 18
+_PACKED = struct.Struct("<32sII")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +176,7 @@ class Table:
         self._memory = ffi.cast("void *", ffi.from_buffer(self._mapped))
         self._rng = ffi.new("uint64_t *")
         self._row_out = ffi.new("uint32_t *")
+        self.compactions = 0  # by this process: how often rows have got other numbers
 
     def __getstate__(self) -> tuple[Settings, Any]:
         return self.settings, reduction.DupFd(self._fd)
@@ -292,6 +296,23 @@ class Table:
             tuple(edge.rewards[0 : self.settings.num_players]),
         )
 
+    def changed(self, marks: bytearray) -> Iterator[tuple[bytes, bytes]]:
+        """Rows by their ids, as a saved search has them, of which ``marks`` does not know or knows otherwise: 8 bytes a
+        row, zeros at first, longer as rows come. What it has been told of, it knows. Cost: a pass over the table."""
+        rows = self.counts().rows
+        marks.extend(bytes(max(0, 8 * rows - len(marks))))
+        room, known = bytearray(_PACKED_BYTES), ffi.from_buffer("uint64_t[]", marks)
+        row = ffi.new("uint32_t *")
+        while True:
+            out = ffi.from_buffer("uint8_t[]", room)
+            used = int(lib.hs_search_pack(self._memory, row, rows, known, out, len(room)))
+            if used == lib.HS_FULL:
+                room = bytearray(2 * len(room))
+            elif check(used, "reading a search's table") == 0:
+                return
+            else:
+                yield from _unpacked(bytes(memoryview(room)[:used]))
+
     def restore(self, row: int, own_visits: int, own_value_sum: float, edges: Sequence[Edge]) -> None:
         """Give a row these counts. Only while nobody searches."""
         given = ffi.new("hs_search_edge[]", max(len(edges), 1))
@@ -380,8 +401,18 @@ class Table:
         remap = ffi.new("uint32_t[]", max(rows, 1))
         keep = 2**32 - 1 if rows_keep_max is None else rows_keep_max
         given = ffi.new("uint32_t[]", list(roots))
+        self.compactions += 1
         check(
             int(lib.hs_search_compact(self._memory, given, len(roots), keep, remap)),
             "making room in a search's table",
         )
         return [None if row == NO_ROW else row for row in remap[0:rows]]
+
+
+def _unpacked(packed: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Rows by their ids out of what hs_search_pack has written."""
+    at = 0
+    while at < len(packed):
+        id, _, size = _PACKED.unpack_from(packed, at)
+        at += _PACKED.size + size
+        yield id, packed[at - size : at]

@@ -4,14 +4,16 @@ import multiprocessing
 import os
 import pickle
 import signal
+import uuid
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import helios_shm
-from helios_shm import CorruptError, Engine, NotFoundError, Snapshot, Workspace
+from helios_shm import Branch, CorruptError, Engine, NotFoundError, Snapshot, Workspace
 from helios_shm.mcts import Search
 from helios_shm.mcts.save import Saved
 from helios_shm.mcts.tree import TreeNode, grow
@@ -50,6 +52,18 @@ class Bush:
         return rng.random()
 
 
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """One store for many searches, each on a branch of its own."""
+    with helios_shm.open(tmp_path_factory.mktemp("resumes") / "store") as opened:
+        yield opened
+
+
+@pytest.fixture
+def branch(engine: Engine) -> Branch:
+    return engine.branch(uuid.uuid4().hex)
+
+
 def counts_are_consistent(saved: Saved, root: bytes | None = None) -> None:
     """What goes into a state comes out of it, or ended there: of a search that was saved while nobody searched."""
     into: dict[bytes, int] = defaultdict(int)
@@ -73,8 +87,8 @@ def tree_of(saved: Saved, env: TicTacToe) -> TreeNode[int]:
 
 
 @pytest.mark.parametrize(("workers", "parallel"), MODES)
-def test_search_goes_on_where_it_was(engine: Engine, workers: int, parallel: Any) -> None:
-    branch, env = engine.branch("search"), Sized()
+def test_search_goes_on_where_it_was(engine: Engine, branch: Branch, workers: int, parallel: Any) -> None:
+    env = Sized()
     with Search(env, engine.empty, workers=workers, parallel=parallel, seed=1, save_to=branch) as search:
         first = search.run(300)
         before = search.tree()
@@ -91,8 +105,7 @@ def test_search_goes_on_where_it_was(engine: Engine, workers: int, parallel: Any
     assert Saved.load(branch).header.num_simulations == 500
 
 
-def test_resumed_search_has_its_options_and_draws_anew(engine: Engine) -> None:
-    branch = engine.branch("search")
+def test_resumed_search_has_its_options_and_draws_anew(engine: Engine, branch: Branch) -> None:
     options: dict[str, Any] = {"c_uct": 0.5, "widening": (2.0, 0.5), "save_every": 60.0, "depth_max": 5}
     with Search(Sized(), engine.empty, seed=3, save_to=branch, **options) as search:
         search.run(50)
@@ -103,10 +116,9 @@ def test_resumed_search_has_its_options_and_draws_anew(engine: Engine) -> None:
     assert Saved.load(branch).header.options["c_uct"] == 0.5
 
 
-def test_rewards_and_values_come_back(engine: Engine) -> None:
+def test_rewards_and_values_come_back(engine: Engine, branch: Branch) -> None:
     workspace = engine.empty.fork()
     workspace["at"] = b"3"
-    branch = engine.branch("walk")
     with Search(Walk(), workspace.commit().snapshot, discount=0.9, seed=1, save_to=branch) as search:
         result = search.run(400)
     with Search.resume(Walk(), branch) as again:
@@ -114,8 +126,7 @@ def test_rewards_and_values_come_back(engine: Engine) -> None:
         assert again.tree().children[0].rewards == (-1.0,)
 
 
-def test_advanced_search_drops_what_is_behind_it(engine: Engine) -> None:
-    branch = engine.branch("search")
+def test_advanced_search_drops_what_is_behind_it(engine: Engine, branch: Branch) -> None:
     with Search(Sized(), engine.empty, seed=1, save_to=branch) as search:
         search.run(200)
         rows = len(list(Saved.load(branch)))
@@ -129,8 +140,8 @@ def test_advanced_search_drops_what_is_behind_it(engine: Engine) -> None:
         again.run(50)
 
 
-def test_trials_are_told_after_the_search_was_resumed(engine: Engine) -> None:
-    branch, env = engine.branch("trials"), Sized()
+def test_trials_are_told_after_the_search_was_resumed(engine: Engine, branch: Branch) -> None:
+    env = Sized()
     with Search(env, engine.empty, seed=1, save_to=branch) as search:
         (first,) = search.ask()
         search.tell(first.id, 0.5)
@@ -152,8 +163,8 @@ def test_trials_are_told_after_the_search_was_resumed(engine: Engine) -> None:
             again.tell(b"x" * 16, 1.0)
 
 
-def test_trial_of_an_earlier_root_comes_back(engine: Engine) -> None:
-    branch, env = engine.branch("trials"), Sized()
+def test_trial_of_an_earlier_root_comes_back(engine: Engine, branch: Branch) -> None:
+    env = Sized()
     with Search(env, engine.empty, seed=1, save_to=branch) as search:
         search.run(100)
         trials = search.ask(3)
@@ -165,20 +176,19 @@ def test_trial_of_an_earlier_root_comes_back(engine: Engine) -> None:
         assert again.tree().in_flight == 0
 
 
-def test_table_too_small_gets_the_states_most_visited(engine: Engine) -> None:
-    branch, env = engine.branch("search"), Bush()
+def test_table_too_small_gets_the_states_most_visited(engine: Engine, branch: Branch) -> None:
+    env = Bush()
     with Search(env, engine.empty, seed=1, save_to=branch, depth_max=20) as search:
-        search.run(4500)
+        search.run(4200)
         before = search.tree(max_nodes=5)
     with Search.resume(env, branch, table_bytes=1 << 20) as again:
         assert len(list(Saved.load(branch))) > again.metrics.rows
         assert again.tree(max_nodes=5) == before
         again.run(300)
-        assert again.tree().visits == 4800
+        assert again.tree().visits == 4500
 
 
-def test_what_cannot_be_gone_on_with_says_why(engine: Engine) -> None:
-    branch = engine.branch("search")
+def test_what_cannot_be_gone_on_with_says_why(engine: Engine, branch: Branch) -> None:
     with pytest.raises(NotFoundError, match="no search was saved"):
         Search.resume(Sized(), branch)
     with Search(Sized(), engine.empty, seed=1) as unsaved:

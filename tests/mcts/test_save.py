@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,12 +12,13 @@ from hypothesis import strategies as st
 
 import helios_shm
 from helios_shm import Branch, ConflictError, CorruptError, Engine, FormatError, NotFoundError, Snapshot
-from helios_shm.mcts import save
-from helios_shm.mcts.rows import CountedEdge, CountedRow
-from helios_shm.mcts.save import Header, Saved, SavedTrial, Saver, decode_row, encode_row, packed
+from helios_shm.mcts import Search, save
+from helios_shm.mcts.rows import CountedEdge, CountedRow, TableRows
+from helios_shm.mcts.save import Changes, Header, Saved, SavedTrial, Saver, decode_row, encode_row
 from helios_shm.mcts.table import CHANCE_ROW, CHOICE_ROW, TERMINAL_ROW
 from helios_shm.mcts.tree import grow
-from tests.mcts.rows import PlainEdge, PlainRow, PlainRows, id_of, numbered, tree_of
+from tests.mcts.environments import Bet, TicTacToe, Walk
+from tests.mcts.rows import PlainEdge, PlainRow, PlainRows, id_of, numbered, packed, tree_of
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 counts = st.integers(0, 2**40)
@@ -214,6 +216,80 @@ def test_header_that_is_no_json_object_is_refused(data: bytes) -> None:
         save.decode_header(data)
 
 
+# --- of a table ---
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """One store for many searches, each on a branch of its own."""
+    with helios_shm.open(tmp_path_factory.mktemp("saves") / "store") as opened:
+        yield opened
+
+
+def started(engine: Engine, env: Any, at: bytes = b"", **options: Any) -> Search[Any]:
+    workspace = engine.empty.fork()
+    if at:
+        workspace["at"] = at
+    return Search(env, workspace.commit().snapshot, seed=1, **options)
+
+
+@pytest.mark.parametrize(
+    ("env", "options"),
+    [
+        (TicTacToe(), {}),
+        (TicTacToe(), {"workers": 2, "parallel": "root"}),
+        (Walk(), {"at": b"3", "discount": 0.5}),
+        (Bet(), {"dirichlet_alpha": 0.3, "selection": "puct"}),
+    ],
+)
+def test_core_packs_rows_as_python_does(shared: Engine, env: Any, options: dict[str, Any]) -> None:
+    with started(shared, env, **options) as search:
+        search.run(100)
+        if not options:
+            trials = search.ask(4)
+            search.tell(trials[0].id, 0.5, prior_logits=range(9))
+        changes = Changes(search._tables)
+        rows, whole = changes.look()
+        assert whole and dict(rows) == dict(packed(TableRows(search._tables)))
+        changes.saved()
+        rows, whole = changes.look()
+        assert not whole and list(rows) == []
+
+
+def test_changes_of_a_table_are_what_was_visited_since(shared: Engine) -> None:
+    with started(shared, TicTacToe()) as search:
+        search.run(100)
+        changes = Changes(search._tables)
+        list(changes.look()[0])
+        changes.saved()
+        search.run(1)
+        changed = dict(changes.look()[0])
+        assert 2 <= len(changed) <= 10 and bytes.fromhex(search.root.id) in changed
+        # What was looked at and not saved comes again, with all.
+        rows, whole = changes.look()
+        assert whole and changed.items() <= dict(rows).items()
+        changes.saved()
+        search.advance(4)
+        rows, whole = changes.look()
+        assert whole and bytes.fromhex(search.root.id) in dict(rows)
+
+
+def test_row_larger_than_the_room_that_is_kept_for_it(shared: Engine) -> None:
+    class Wide(TicTacToe):
+        num_players = 2
+
+        def legal_actions(self, state: Snapshot) -> range:
+            return range(100_000)
+
+        def prior_logits(self, state: Snapshot, actions: range) -> range:
+            return actions
+
+    with started(shared, Wide()) as search:
+        search._prepare()
+        ((_, data),) = Changes(search._tables).look()[0]
+        assert len(data) == 32 + 4 * 100_000 and len(decode_row(b"", data)[1]) == 100_000
+
+
 # --- on a branch ---
 
 
@@ -257,13 +333,6 @@ class Game:
         return saver.save(self.header(), packed(self.rows(visits)), self.state(0), **more)
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    """One store for many searches, each on a branch of its own."""
-    with helios_shm.open(tmp_path_factory.mktemp("saves") / "store") as opened:
-        yield opened
-
-
 @pytest.fixture
 def game(shared: Engine) -> Game:
     return Game(shared)
@@ -301,6 +370,37 @@ def test_only_what_has_changed_is_put(game: Game, branch: Branch) -> None:
     # search, root, and of each of three states its row and itself; then search, and two rows.
     assert list(edited(branch)) == [8, 3, 3]
     assert [row.visits for row in map(Saved.load(branch).row, map(game.id, range(3)))] == [11, 6, 4]
+
+
+def test_changes_alone_leave_the_others_as_they_were(game: Game, branch: Branch) -> None:
+    saver = Saver(branch)
+    game.save(saver, {0: 1, 1: 5, 2: 3})
+    rows = dict(packed(game.rows({0: 1, 1: 6, 2: 3})))
+    some = [(id, rows[id]) for id in (game.id(0), game.id(1))]
+    commit = saver.save(game.header(), some, game.state(0), whole=False)
+    assert commit is not None and commit.message == "search: 10 simulations"
+    assert dict(Saved.load(branch).packed()) == rows
+    assert saver.save(game.header(), [], game.state(0), whole=False) is None
+
+
+def test_save_that_was_interrupted_and_happened_is_known(
+    game: Game, branch: Branch, monkeypatch: Any
+) -> None:
+    saver = Saver(branch)
+    game.save(saver, {0: 1, 1: 5})
+    commit = helios_shm.Workspace.commit
+
+    def interrupted(*args: Any, **options: Any) -> None:
+        commit(*args, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(helios_shm.Workspace, "commit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            game.save(saver, {0: 1, 2: 6})
+    game.save(saver, {0: 1, 2: 6, 3: 1})
+    saved = Saved.load(branch)
+    assert {row.id for row in saved} == {game.id(n) for n in (0, 2, 3)} and saved.header.num_simulations == 8
 
 
 def test_what_the_search_has_dropped_goes_and_its_states_can_be_collected(game: Game, branch: Branch) -> None:
