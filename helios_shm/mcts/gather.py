@@ -12,6 +12,7 @@ sequential mode backs up in the order in which it walked, so that the same seed 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeVar
@@ -24,6 +25,7 @@ from .table import Table
 
 A = TypeVar("A")
 
+_LOOK_SECONDS = 0.01
 # Why there are no walks any more: no ticket was left or somebody said stop; the table is full.
 Ended = Literal["ended", "full"]
 
@@ -38,6 +40,20 @@ class Batching:
     batch_wait_ms: float
     encoded_bytes_max: int
     logits_max: int
+
+
+class Lookout:
+    """Looks, when it is called, if the last time was some while ago: for what takes as long as a walk to look for."""
+
+    def __init__(self, look: Callable[[], object]) -> None:
+        self._look = look
+        self._next = 0.0
+
+    def __call__(self) -> None:
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + _LOOK_SECONDS
+            self._look()
 
 
 class Gatherer(Generic[A]):

@@ -24,7 +24,7 @@ from typing import Any, Generic, Literal, Self, TypeVar
 from .. import Branch, CapacityError, ClosedError, Commit, CorruptError, Snapshot
 from .environment import Environment, Rules
 from .evaluator import Evaluator, EvaluatorStats
-from .gather import Batching, Gathering
+from .gather import Batching, Gathering, Lookout
 from .metrics import Metrics, Tally, summed
 from .pool import Death, Pool, StartMethod, Worker
 from .rows import TableRows
@@ -451,8 +451,10 @@ class Search(Generic[A]):
         simulator, table = self._simulators[0], self._tables[0]
         memory = table.tally(_DRIVER)
 
+        lookout = Lookout(gathering.attend)
+
         def goes_on() -> bool:
-            gathering.attend()
+            lookout()
             simulator.tally.show(memory)
             self._save_now_and_then()
             return not budget.over()

@@ -21,7 +21,7 @@ from typing import Any, Generic, Literal, TypeVar
 from .. import Snapshot
 from ..errors import CapacityError, ClosedError
 from .environment import Environment, Rules
-from .gather import Gatherer
+from .gather import Gatherer, Lookout
 from .mailbox import Mailbox
 from .metrics import Tally
 from .simulate import Simulator
@@ -157,10 +157,15 @@ def _gather(
 ) -> Ending:
     """The same with an evaluator."""
 
-    def goes_on() -> bool:
-        simulator.tally.show(tally)
+    def look() -> None:
         if orders.poll(0):  # no order comes now: the pipe has ended
             raise EOFError("the driver is gone")
+
+    lookout = Lookout(look)
+
+    def goes_on() -> bool:
+        simulator.tally.show(tally)
+        lookout()
         return True
 
     gatherer = Gatherer(simulator, mailbox, asker=assignment.owner, first_lane=assignment.lane)

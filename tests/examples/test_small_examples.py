@@ -49,7 +49,7 @@ def output_of(example: str, store: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("example", ["counters", "time_travel", "planner", "tic_tac_toe"])
+@pytest.mark.parametrize("example", ["counters", "time_travel", "planner", "tic_tac_toe", "ask_tell"])
 def test_example_names_the_command_that_runs_it(example: str) -> None:
     assert f"python -m examples.{example} [STORE]" in (ROOT / "examples" / f"{example}.py").read_text()
 
@@ -68,6 +68,10 @@ def test_examples_say_what_they_promise_and_leave_it_for_others(store_path: Path
         assert list(plan.head.listdir()) == ["board", "search/"]
         assert len(plan.head.nested("board")) == 6
         assert plan.at(2).snapshot.nested("board")["queens/0"] == b"0"
+
+
+def test_ask_and_tell_finds_the_fewest_steps_whatever_order_the_answers_come_in(store_path: Path) -> None:
+    assert output_of("ask_tell", store_path) == "from 1 to 100 in 7 steps\n"
 
 
 def test_tic_tac_toe_against_oneself_is_a_draw_and_the_same_each_time(store_path: Path) -> None:
