@@ -98,7 +98,7 @@ typedef struct hs_search_row_data {
     uint32_t slots; /* the first one; of a terminal row, its returns */
     uint32_t num_actions;
     hs_word32 shape; /* {kind:8 player:16}; written last: 0 is no row yet */
-    uint32_t made_by;
+    hs_word32 made_by;
     hs_pair own; /* evaluations that ended here; the sum is of the row's player */
 } hs_search_row_data;
 _Static_assert(sizeof(hs_search_row_data) == 64 && offsetof(hs_search_row_data, own) == 48,

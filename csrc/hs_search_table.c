@@ -113,11 +113,17 @@ int hs_search_attach(const void *memory, uint64_t size_bytes, hs_search_config *
 }
 
 /* ---- rows -------------------------------------------------------------------------------------------------------------------- */
+static bool is_same_id(const uint8_t *a, const uint8_t *b) {
+    for (size_t at = 0; at < 32; at += 8)
+        if (hs_load_u64(a + at) != hs_load_u64(b + at)) return false;
+    return true;
+}
+
 hs_word32 *hs_search_probe(const hs_search_map *map, const uint8_t *id, uint32_t *found) {
     uint32_t mask = map->header->index_size - 1;
-    for (uint32_t at = hs_load_u32(id) & mask;; at = (at + 1) & mask) {
+    for (uint32_t at = (uint32_t)hs_load_u64(id) & mask;; at = (at + 1) & mask) {
         *found = hs_load32_acquire(&map->index[at]); /* E32: the row is whole */
-        if (*found == 0 || memcmp(map->rows[*found - 1].id, id, 32) == 0) return &map->index[at];
+        if (*found == 0 || is_same_id(map->rows[*found - 1].id, id)) return &map->index[at];
     }
 }
 
@@ -186,50 +192,59 @@ static bool may_be_row(const hs_search_map *map, uint32_t kind, int32_t player, 
            (logits == NULL || probabilities(logits, n, NULL, false));
 }
 
-/* What follows the row itself: a terminal row's returns, or edges. The slots are zeros. */
-static void slots_fill(const hs_search_map *map, const hs_search_row_data *row, const float *logits,
+/* What follows a row: a terminal one's returns, or edges. The slots are zeros. */
+static void slots_fill(const hs_search_map *map, uint32_t slots, uint32_t n, const float *logits,
                        const double *returns) {
-    if (returns != NULL) {
-        memcpy(hs_search_numbers(map, row->slots), returns,
-               map->header->config.num_players * sizeof *returns);
-        return;
-    }
-    hs_search_edge_data *edges = hs_search_edges_of(map, row);
-    if (logits != NULL) {
-        probabilities(logits, row->num_actions, edges, true);
-        return;
-    }
-    uint32_t alike = hs_search_float_bits(1.0f / (float)row->num_actions);
-    for (uint32_t i = 0; i < row->num_actions; i++) hs_store32_relaxed(&edges[i].prior, alike);
+    double *numbers = hs_search_numbers(map, slots);
+    hs_search_edge_data *edges = (hs_search_edge_data *)numbers;
+    if (returns != NULL)
+        memcpy(numbers, returns, map->header->config.num_players * sizeof *returns);
+    else if (logits != NULL)
+        probabilities(logits, n, edges, true);
+    else
+        for (uint32_t i = 0; i < n; i++)
+            hs_store32_relaxed(&edges[i].prior, hs_search_float_bits(1.0f / (float)n));
+}
+
+/* A row that the index does not name yet. */
+static int row_make(const hs_search_map *map, const hs_search_row_info *as, const float *logits,
+                    const double *returns, uint32_t *number) {
+    struct {
+        uint8_t id[32];
+        uint32_t slots, num_actions;
+    } head = {.num_actions = as->num_actions};
+    uint32_t needed = returns != NULL ? hs_search_slots_for(map) : as->num_actions;
+    int status = hs_search_take_slots(map, needed, &head.slots);
+    if (status == HS_OK) status = take(map, &map->header->rows_next, 1, map->header->config.rows_max, number);
+    if (status != HS_OK) return status;
+    hs_search_row_data *made = &map->rows[*number];
+    memcpy(head.id, as->id, sizeof head.id);
+    memcpy(made, &head, sizeof head);
+    hs_store32_relaxed(&made->made_by, as->made_by);
+    slots_fill(map, head.slots, head.num_actions, logits, returns);
+    hs_store32_release(&made->shape, hs_search_shape(as->kind, as->player)); /* E35 */
+    return HS_OK;
 }
 
 int hs_search_insert(void *memory, uint32_t made_by, const uint8_t *id, uint32_t kind, int32_t player,
                      uint32_t n, const float *logits, const double *returns, uint32_t *row) {
     hs_search_map map = hs_search_map_of(memory);
-    uint32_t found, slots, number;
+    uint32_t found, number = 0;
     if (!may_be_row(&map, kind, player, n, logits, returns)) return HS_ARGUMENT;
     hs_word32 *place = hs_search_probe(&map, id, &found);
     if (found == 0) {
-        int status =
-            hs_search_take_slots(&map, kind == HS_SEARCH_TERMINAL ? hs_search_slots_for(&map) : n, &slots);
-        if (status == HS_OK)
-            status = take(&map, &map.header->rows_next, 1, map.header->config.rows_max, &number);
+        hs_search_row_info as = {.kind = kind, .player = player, .num_actions = n, .made_by = made_by};
+        memcpy(as.id, id, sizeof as.id);
+        int status = row_make(&map, &as, logits, returns, &number);
         if (status != HS_OK) return status;
-        hs_search_row_data *made = &map.rows[number];
-        memcpy(made->id, id, 32);
-        made->slots = slots;
-        made->num_actions = n;
-        made->made_by = made_by;
-        slots_fill(&map, made, logits, returns);
-        hs_store32_release(&made->shape, hs_search_shape(kind, player)); /* E35 */
         HS_STEP(search_row);
-        do {
-            if (hs_cas32_seq_cst(place, &found, number + 1)) { /* E32 */
-                *row = number;
-                return 1;
-            }
-            place = hs_search_probe(&map, id, &found);
-        } while (found == 0);
+    }
+    while (found == 0) {
+        if (hs_cas32_seq_cst(place, &found, number + 1)) { /* E32 */
+            *row = number;
+            return 1;
+        }
+        place = hs_search_probe(&map, id, &found);
     }
     *row = found - 1;
     return 0;
@@ -269,7 +284,7 @@ int hs_search_row(const void *memory, uint32_t row, hs_search_row_info *out) {
     *out = (hs_search_row_info){.kind = hs_search_shape_kind(shape),
                                 .player = hs_search_shape_player(shape),
                                 .num_actions = data->num_actions,
-                                .made_by = data->made_by,
+                                .made_by = hs_load32_relaxed(&data->made_by),
                                 .own_visits = hs_search_visits(hs_load_relaxed(&data->own.low)),
                                 .own_value_sum = hs_search_double(hs_load_relaxed(&data->own.high))};
     memcpy(out->id, data->id, 32);

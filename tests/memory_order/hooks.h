@@ -79,22 +79,38 @@ static inline bool hook_cas_seq_cst(site *here, hs_word *word, uint64_t *expecte
     model_site = here;
     return hs_cas_seq_cst(word, expected, desired);
 }
+static inline bool hook_cas32_seq_cst(site *here, hs_word32 *word, uint32_t *expected, uint32_t desired) {
+    model_site = here;
+    return hs_cas32_seq_cst(word, expected, desired);
+}
+/* The explorer's words are of eight bytes: the first of a pair is swapped, the second follows. No scenario rests on the second. */
+static inline bool hook_cas_pair_seq_cst(site *here, hs_pair *pair, hs_pair_value expected,
+                                         hs_pair_value desired) {
+    uint64_t low = (uint64_t)expected;
+    model_site = here;
+    if (!hs_cas_seq_cst(&pair->low, &low, (uint64_t)desired)) return false;
+    model_site = here;
+    hs_store_relaxed(&pair->high, (uint64_t)(desired >> 64));
+    return true;
+}
 
-#define hs_load_relaxed(word)                   hook_load_relaxed(HOOK_HERE, word)
-#define hs_load_acquire(word)                   hook_load_acquire(HOOK_HERE, word)
-#define hs_load32_relaxed(word)                 hook_load32_relaxed(HOOK_HERE, word)
-#define hs_load32_acquire(word)                 hook_load32_acquire(HOOK_HERE, word)
-#define hs_store_relaxed(word, value)           hook_store_relaxed(HOOK_HERE, word, value)
-#define hs_store_release(word, value)           hook_store_release(HOOK_HERE, word, value)
-#define hs_store32_relaxed(word, value)         hook_store32_relaxed(HOOK_HERE, word, value)
-#define hs_store32_release(word, value)         hook_store32_release(HOOK_HERE, word, value)
-#define hs_add_relaxed(word, value)             hook_add_relaxed(HOOK_HERE, word, value)
-#define hs_add_seq_cst(word, value)             hook_add_seq_cst(HOOK_HERE, word, value)
-#define hs_add32_seq_cst(word, value)           hook_add32_seq_cst(HOOK_HERE, word, value)
-#define hs_cas_seq_cst(word, expected, desired) hook_cas_seq_cst(HOOK_HERE, word, expected, desired)
-#define hs_fence_acquire()                      hook_fence_acquire(HOOK_HERE)
-#define hs_fence_release()                      hook_fence_release(HOOK_HERE)
-#define hs_fence_seq_cst()                      hook_fence_seq_cst(HOOK_HERE)
+#define hs_load_relaxed(word)                        hook_load_relaxed(HOOK_HERE, word)
+#define hs_load_acquire(word)                        hook_load_acquire(HOOK_HERE, word)
+#define hs_load32_relaxed(word)                      hook_load32_relaxed(HOOK_HERE, word)
+#define hs_load32_acquire(word)                      hook_load32_acquire(HOOK_HERE, word)
+#define hs_store_relaxed(word, value)                hook_store_relaxed(HOOK_HERE, word, value)
+#define hs_store_release(word, value)                hook_store_release(HOOK_HERE, word, value)
+#define hs_store32_relaxed(word, value)              hook_store32_relaxed(HOOK_HERE, word, value)
+#define hs_store32_release(word, value)              hook_store32_release(HOOK_HERE, word, value)
+#define hs_add_relaxed(word, value)                  hook_add_relaxed(HOOK_HERE, word, value)
+#define hs_add_seq_cst(word, value)                  hook_add_seq_cst(HOOK_HERE, word, value)
+#define hs_add32_seq_cst(word, value)                hook_add32_seq_cst(HOOK_HERE, word, value)
+#define hs_cas_seq_cst(word, expected, desired)      hook_cas_seq_cst(HOOK_HERE, word, expected, desired)
+#define hs_cas32_seq_cst(word, expected, desired)    hook_cas32_seq_cst(HOOK_HERE, word, expected, desired)
+#define hs_cas_pair_seq_cst(pair, expected, desired) hook_cas_pair_seq_cst(HOOK_HERE, pair, expected, desired)
+#define hs_fence_acquire()                           hook_fence_acquire(HOOK_HERE)
+#define hs_fence_release()                           hook_fence_release(HOOK_HERE)
+#define hs_fence_seq_cst()                           hook_fence_seq_cst(HOOK_HERE)
 
 void *hook_memcpy(site *here, void *to, const void *from, size_t size);
 void *hook_memset(site *here, void *to, int byte, size_t size);

@@ -11,6 +11,7 @@
 #include "hs_locator.h"
 #include "mailbox.h"
 #include "rig.h"
+#include "search.h"
 
 static uint64_t value_seen, place_seen, old_place;
 static int status_of[THREADS_MAX];
@@ -740,6 +741,16 @@ const scenario scenarios[] = {
      mailbox_begin_with_one, mailbox_all_are_taken, 0},
     {"closed and asleep", "E47", 3, {mailbox_collect, mailbox_close, mailbox_gather_one},
      mailbox_begin, nobody_sleeps, 0},
+    {"changed and overwritten", "E30", 2, {search_die, search_change},
+     search_begin, nothing, 0},
+    {"overwritten and repaired", "E31", 2, {search_look, search_change},
+     search_begin_changed, nothing, 0},
+    {"inserted and found", "E32", 2, {search_insert, search_find},
+     search_begin, nothing, 0},
+    {"linked and read", "E33 E34", 2, {search_link, search_read},
+     search_begin_out, nothing, 0},
+    {"inserted and gone through", "E35", 2, {search_insert, search_iterate},
+     search_begin, nothing, 0},
 };
 /* clang-format on */
 const size_t scenario_count = sizeof scenarios / sizeof *scenarios;

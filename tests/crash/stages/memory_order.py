@@ -44,8 +44,11 @@ _PRODUCT = (
     "step",
     "engine",
     "mailbox",
+    "search_table",
+    "search_cell",
+    "search_descend",
 )
-_HOOKED = ("scenarios", "rig", "leases", "mailbox")
+_HOOKED = ("scenarios", "rig", "leases", "mailbox", "search")
 _EXPLORER = ("model", "runtime", "litmus", "plain", "main")
 _FLAGS = ("-std=gnu11", "-Wall", "-Wextra", "-Wconversion", "-Werror")
 # ThreadSanitizer is not there: its entry points are ours, and so are fences, which it does not know.
