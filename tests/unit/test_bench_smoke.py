@@ -36,6 +36,9 @@ LINES: dict[str, dict[str, tuple[str, ...]]] = {
         r"commits by \d+ writers on one branch, \w+": (ALONE_HERE,),
         r"slowest of \d+ writers on one branch, \w+": ("the median writer",),
     },
+    "evaluator": {
+        r"evaluations of 1 ms \+ 0\.05 ms a state, 2 workers with \d+ leaves each": ("one by one, the same evaluator",),
+    },
     "materialize": {
         r"materialize [\d,]+ files x 500 B, new directory": ("git worktree add", r"shutil\.copytree", "openat.*"),
         r"materialize [\d,]+ files x 500 B, unchanged": ("git worktree add", "git status", "fstatat.*"),
