@@ -55,6 +55,8 @@ _READERS = {
         )
     ),
 }
+_to_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+_SCALARS, _STRINGS, _TUPLE = {int, str, bool, type(None)}, {str}, b'"tuple"'
 _BUILTINS = {"bytearray", "complex", "dict", "frozenset", "list", "object", "range", "set", "slice", "tuple"}
 
 
@@ -114,13 +116,21 @@ class Captured(Generic[E]):
         """This thread's own object, in the state of the content. Whoever takes it may do with it what he likes, until
         the next call."""
         live = self._live
+        known, live.content = live.content, None
         if live.thing is None:
             live.thing = self.make()
             live.others = self._others(live.thing)
         else:
             self._see_that_others_stay(live.thing)
-        self.put_back(live.thing, content)
+        if known != content:
+            self.put_back(live.thing, content)
         return live.thing
+
+    def content_of_restored(self) -> Content:
+        """That of this thread's own object, as it is now: to be told before anybody else changes it."""
+        assert self._live.thing is not None, "restored comes first"
+        content = self._live.content = self.capture(self._live.thing)
+        return content
 
     def _encode(self, name: str, attributes: Mapping[str, Any]) -> bytes | None:
         try:
@@ -154,6 +164,7 @@ class _Live(threading.local, Generic[E]):
 
     def __init__(self) -> None:
         self.thing: E | None = None
+        self.content: Content | None = None  # what it holds; None: whoever had it last has not said
         self.others: dict[str, Any] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -236,7 +247,7 @@ def encode_value(value: Any) -> bytes:
     Numbers of numpy that are a Python number are written as that.
     """
     try:
-        return json.dumps(_plain(value), separators=(",", ":"), allow_nan=False).encode()
+        return _to_json(_plain(value)).encode()
     except _NotPlain:
         pass
     if type(value) is np.ndarray and value.dtype.kind in _ARRAY_KINDS:
@@ -254,7 +265,8 @@ def decode_value(data: bytes, packages: Collection[str]) -> Any:
         return np.frombuffer(elements, dtype).reshape(sizes).copy()
     if data.startswith(_PICKLE):
         return _Unpickler(io.BytesIO(data), packages).load()
-    return _unplain(json.loads(data))
+    value = json.loads(data)
+    return _unplain(value) if _TUPLE in data else value
 
 
 class _NotPlain(Exception):
@@ -269,11 +281,11 @@ def _plain(value: Any) -> Any:
         if isfinite(value):
             return float(value)
     elif kind is list:
-        return [_plain(item) for item in value]
+        return value if _SCALARS.issuperset(map(type, value)) else [_plain(item) for item in value]
     elif kind is tuple:
         return {"tuple": [_plain(item) for item in value]}
     elif kind is dict:
-        if all(type(key) is str for key in value) and "tuple" not in value:
+        if _STRINGS.issuperset(map(type, value)) and "tuple" not in value:
             return {key: _plain(item) for key, item in value.items()}
     elif isinstance(value, np.integer | np.bool_ | np.str_):
         return value.item()

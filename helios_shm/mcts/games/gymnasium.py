@@ -131,7 +131,7 @@ class Gymnasium:
             raise ValueError(f"{action!r} is no action of {self.name}; it has {_few(self._actions)}")
         environment = self._captured.restored(self._captured.content(state))
         observation, reward, terminated, truncated, _ = environment.step(action)
-        self._captured.write(state, self._captured.capture(environment))
+        self._captured.write(state, self._captured.content_of_restored())
         if self.time_limit is not None:
             elapsed = int(state[_ELAPSED]) + 1
             state[_ELAPSED] = b"%d" % elapsed

@@ -143,7 +143,7 @@ class PettingZoo:
         if action not in legal:
             raise ValueError(f"{action!r} is no action of {self.name} in this state; it has {legal}")
         rewards = self._step(environment, action)
-        content = self._captured.capture(environment)
+        content = self._captured.content_of_restored()
         self._captured.write(state, content)
         self._recent.put(content, self._facts_of(environment))
         return rewards
