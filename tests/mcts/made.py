@@ -42,6 +42,7 @@ class Made:
     depth: int = 6
     width: int = 30
     chance: float = 0.0
+    ending: float = 0.1  # how many of the states are terminal, beside those at ``depth``
     pays: float = 0.0  # how many of the actions have rewards
     has_priors: bool = False
     noise: float = 0.0  # of rollouts
@@ -66,7 +67,7 @@ class Made:
     def ends(self, at: bytes) -> bool:
         if at == self.start:
             return False
-        return self._depth(at) >= self.depth or number(self.seed, "ends", at) < 0.1
+        return self._depth(at) >= self.depth or number(self.seed, "ends", at) < self.ending
 
     def vector(self, what: str, *about: object) -> list[float]:
         """A number a player; of two players, one has what the other loses."""
@@ -97,6 +98,15 @@ class Made:
 
     def value_of(self, at: bytes) -> list[float]:
         return self.vector("value", at)
+
+    def rollout_of(self, at: bytes, rng: Random) -> list[float]:
+        """The value of a state, less or more what chance adds."""
+        values = self.value_of(at)
+        if self.noise == 0:
+            return values
+        more = rng.uniform(-self.noise, self.noise)
+        signs = [1, -1] if self.num_players == 2 else [1] * self.num_players
+        return [value + sign * more for value, sign in zip(values, signs, strict=True)]
 
     def priors_of(self, at: bytes) -> list[float] | None:
         """The logits that a search gives a row."""
@@ -146,9 +156,4 @@ class Made:
         return self.logits_of(state[KEY])
 
     def rollout(self, state: Snapshot, rng: Random) -> Sequence[float]:
-        values = self.value_of(state[KEY])
-        if self.noise == 0:
-            return values
-        more = rng.uniform(-self.noise, self.noise)
-        signs = [1, -1] if self.num_players == 2 else [1] * self.num_players
-        return [value + sign * more for value, sign in zip(values, signs, strict=True)]
+        return self.rollout_of(state[KEY], rng)

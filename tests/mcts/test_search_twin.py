@@ -39,6 +39,7 @@ games = st.builds(
     chance=st.sampled_from([0.0, 0.4]),
     pays=st.sampled_from([0.0, 0.5]),
     has_priors=st.booleans(),
+    noise=st.sampled_from([0.0, 0.5]),
 )
 formulae = st.builds(
     Formula,

@@ -91,6 +91,7 @@ class Twin:
     def __init__(self, game: Made, formula: Formula, seed: int) -> None:
         self.game, self.formula, self.root = game, formula, game.start
         self.rng = SplitMix(Random(f"{seed}:table:0").getrandbits(64))
+        self.rollouts = Random(f"{seed}:rollouts:0")
         self.states: dict[bytes, State] = {}
         self.q_least, self.q_greatest = inf, -inf
         self._entered(self.root)
@@ -206,13 +207,45 @@ class Twin:
             mean = edge.value_sum / edge.visits
             self.q_least, self.q_greatest = min(self.q_least, mean), max(self.q_greatest, mean)
 
+    def _value(self, at: bytes) -> Sequence[float]:
+        """What a rollout says."""
+        return self.game.rollout_of(at, self.rollouts)
+
     # --- as Search has it ---
 
     def run(self, num_simulations: int) -> None:
         for _ in range(num_simulations):
             walk = self._walk()
             if walk is not None:
-                self._backup(walk, self.game.value_of(walk.end))
+                self._backup(walk, self._value(walk.end))
+
+    def run_leaf(self, num_simulations: int, workers: int) -> None:
+        """Leaf parallelism: each walk ends in so many rollouts, which count as so many simulations."""
+        done = 0
+        while done < num_simulations:
+            walk = self._walk()
+            count = min(workers, num_simulations - done)
+            if walk is None:
+                done += 1
+                continue
+            rollouts = [self._value(walk.end) for _ in range(count)]
+            self._backup(walk, [sum(each) / count for each in zip(*rollouts, strict=True)], count)
+            done += count
+
+    def run_beside(self, num_simulations: int, others: int) -> None:
+        """So many walks are always under way beside the one that goes down; which of all comes back first is drawn."""
+        done, waiting = 0, list[Walk]()
+        while done + len(waiting) < num_simulations or waiting:
+            if len(waiting) <= others and done + len(waiting) < num_simulations:
+                walk = self._walk()
+                if walk is None:
+                    done += 1
+                else:
+                    waiting.append(walk)
+                continue
+            walk = waiting.pop(self.rollouts.randrange(len(waiting)))
+            self._backup(walk, self._value(walk.end))
+            done += 1
 
     def ask(self, waiting: Sequence[Walk]) -> Walk | None:
         """``waiting``: what was asked and not told."""
