@@ -127,12 +127,21 @@ def _finite(value: float) -> float:
     return value if math.isfinite(value) else math.copysign(1.7e308, value)
 
 
-def decode_row(id: bytes, data: bytes) -> tuple[CountedRow, tuple[CountedEdge, ...], int]:
-    """A row, its edges, and how many players it knows.
+class _Head(NamedTuple):
+    """What the bytes of a row begin with. ``edges``: how many follow."""
 
-    Raises FormatError for another version's, CorruptError for bytes that ``encode_row`` would not have written.
-    """
-    reader = _Reader(data, f"row {id.hex()}")
+    kind: int
+    player: int
+    players: int
+    alike: bool
+    actions: int
+    edges: int
+    own_visits: int
+    own_value_sum: float
+    returns: tuple[float, ...]
+
+
+def _decode_head(reader: _Reader) -> _Head:
     version, kind, player, players, flags, zero, actions, count, own_visits, own_value_sum = reader.take(_ROW)
     if version != ROW_VERSION:
         raise FormatError(f"{reader.what} is of version {version}, this library reads {ROW_VERSION}")
@@ -143,36 +152,51 @@ def decode_row(id: bytes, data: bytes) -> tuple[CountedRow, tuple[CountedEdge, .
     reader.expect(flags & ~_PRIORS_FOLLOW == 0 and zero == 0, "flags that this version does not know")
     reader.expect((actions == 0) == ended and actions <= _ACTIONS_MAX, f"{actions} actions")
     reader.expect(count <= actions, f"{count} edges of {actions} actions")
+    reader.expect(math.isfinite(own_value_sum), "a sum of values that is no number")
     returns = reader.numbers(players) if ended else ()
-    edges = reader.untried(actions, alike=not flags & _PRIORS_FOLLOW)
-    last = -1
-    for _ in range(count):
-        index, edge = _decode_edge(reader, players)
-        reader.expect(last < index < actions, f"edge {index} behind edge {last} of {actions}")
-        edges[index] = replace(edge, prior=edges[index].prior)
+    return _Head(kind, player, players, flags == 0, actions, count, own_visits, own_value_sum, returns)
+
+
+def decode_row(id: bytes, data: bytes) -> tuple[CountedRow, tuple[CountedEdge, ...], int]:
+    """A row, its edges, and how many players it knows.
+
+    Raises FormatError for another version's, CorruptError for bytes that ``encode_row`` would not have written.
+    """
+    reader = _Reader(id, data)
+    head = _decode_head(reader)
+    edges = reader.untried(head.actions, alike=head.alike)
+    last, visits = -1, head.own_visits
+    for _ in range(head.edges):
+        index, flags, count, value_sum = reader.take(_EDGE)
+        reader.expect(last < index < head.actions, f"edge {index} behind edge {last} of {head.actions}")
+        edges[index] = _decode_edge(reader, head.players, flags, count, value_sum, edges[index].prior)
+        visits += count
         last = index
     reader.end()
-    reader.expect(math.isfinite(own_value_sum), "a sum of values that is no number")
-    visits = own_visits + sum(edge.visits for edge in edges)
-    row = CountedRow(id, kind, player, visits, 0, own_visits, own_value_sum, returns)
-    return row, tuple(edges), players
+    row = CountedRow(id, head.kind, head.player, visits, 0, head.own_visits, head.own_value_sum, head.returns)
+    return row, tuple(edges), head.players
 
 
-def _decode_edge(reader: _Reader, players: int) -> tuple[int, CountedEdge]:
-    index, flags, visits, value_sum = reader.take(_EDGE)
+def _decode_edge(
+    reader: _Reader, players: int, flags: int, visits: int, value_sum: float, prior: float
+) -> CountedEdge:
     reader.expect(flags & ~(_HAS_CHILD | _HAS_REWARDS) == 0, "flags that this version does not know")
     reader.expect(visits > 0 or flags & _HAS_CHILD, "an edge that nobody has entered")
     reader.expect(math.isfinite(value_sum), "a sum of values that is no number")
     child = reader.bytes(32) if flags & _HAS_CHILD else None
     rewards = reader.numbers(players) if flags & _HAS_REWARDS else ()
-    return index, CountedEdge(visits, 0, value_sum, 0.0, child, rewards)
+    return CountedEdge(visits, 0, value_sum, prior, child, rewards)
 
 
 class _Reader:
     """Takes bytes apart, and says of what they are if they are not what they should be."""
 
-    def __init__(self, data: bytes, what: str) -> None:
-        self.data, self.what, self.at = data, what, 0
+    def __init__(self, id: bytes, data: bytes, kind: str = "row") -> None:
+        self.id, self.data, self.kind, self.at = id, data, kind, 0
+
+    @property
+    def what(self) -> str:
+        return f"{self.kind} {self.id.hex()}"
 
     def expect(self, held: object, found: str) -> None:
         if not held:
@@ -214,7 +238,7 @@ def encode_trial(trial: SavedTrial) -> bytes:
 
 def decode_trial(id: bytes, data: bytes) -> SavedTrial:
     """Raises FormatError, CorruptError, as ``decode_row``."""
-    reader = _Reader(data, f"trial {id.hex()}")
+    reader = _Reader(id, data, "trial")
     version, flags, zero, count, root, leaf = reader.take(_TRIAL)
     if version != TRIAL_VERSION:
         raise FormatError(f"{reader.what} is of version {version}, this library reads {TRIAL_VERSION}")
@@ -273,7 +297,10 @@ def _json_of(data: bytes) -> dict[str, Any]:
 
 
 def _is_hex(text: str, size: int) -> bool:
-    return len(text) == 2 * size and all(digit in "0123456789abcdef" for digit in text)
+    try:
+        return len(text) == 2 * size and bytes.fromhex(text).hex() == text
+    except ValueError:
+        return False
 
 
 # --- saving ---
@@ -480,6 +507,13 @@ class Saved:
         self._last = row, edges
         return self._last
 
+    def head(self, id: bytes, data: bytes) -> _Head:
+        """What a row begins with."""
+        head = _decode_head(_Reader(id, data))
+        if head.players != self.num_players:
+            raise _other_players(id, head.players, self.num_players)
+        return head
+
     def packed(self) -> Iterator[tuple[bytes, bytes]]:
         """Each row by its id, as it was put."""
         for path, data in self.state.items(ROW):
@@ -488,6 +522,10 @@ class Saved:
     def __iter__(self) -> Iterator[CountedRow]:
         for id, data in self.packed():
             yield self._decoded(id, data)[0]
+
+
+def _other_players(id: bytes, players: int, expected: int) -> CorruptError:
+    return CorruptError(f"row {id.hex()} of a saved search: {players} players in a game of {expected}")
 
 
 def _id_of(path: str, prefix: str, size: int) -> bytes:
@@ -508,26 +546,37 @@ def restore(saved: Saved, table: Table, made_by: int = 0) -> None:
             f"a search of {saved.num_players} players was saved, and the environment now has "
             f"{table.settings.num_players}"
         )
-    order = sorted((-row.visits, row.id) for row in saved)
     numbers: dict[bytes, int] = {}
-    for _, id in sorted(order, key=lambda item: item[1] != saved.header.root):
-        row = saved.row(id)
-        assert row is not None, "it was there a moment ago"
-        count = len(saved.edges(row))
+    for id, head in _in_order(saved, table):
         try:
-            number, new = table.insert(id, made_by, row.kind, row.player, count, None, row.returns or None)
+            number, new = table.insert(
+                id, made_by, head.kind, head.player, head.actions, None, head.returns or None
+            )
         except CapacityError:
             break
-        if not new and (known := table.row(number)) is not None and known.num_actions != count:
+        if not new and (known := table.row(number)) is not None and known.num_actions != head.actions:
             raise ValueError(
-                f"state {id.hex()[:12]} had {count} actions when the search was saved, and now has {known.num_actions}"
+                f"state {id.hex()[:12]} had {head.actions} actions when the search was saved, and now has "
+                f"{known.num_actions}"
             )
         numbers[id] = number
-    for id, number in numbers.items():
-        row = saved.row(id)
-        assert row is not None
-        edges = [_restored(edge, numbers) for edge in saved.edges(row)]
-        table.restore(number, *_counted(row.own_visits, row.own_value_sum), edges)
+    for id, data in saved.packed():
+        if id in numbers:
+            row, edges, _ = decode_row(id, data)
+            given = [_restored(edge, numbers) for edge in edges]
+            table.restore(numbers[id], *_counted(row.own_visits, row.own_value_sum), given)
+
+
+def _in_order(saved: Saved, table: Table) -> Iterable[tuple[bytes, _Head]]:
+    """The rows: as they come, if the table has room for all of them, else those most visited first."""
+    heads = {id: saved.head(id, data) for id, data in saved.packed()}
+    counts = table.counts()
+    rewards = 1 + (saved.num_players - 1) // 4  # slots of an edge's rewards, or a row's returns
+    slots = sum(head.actions + (head.edges + 1) * rewards for head in heads.values())
+    if counts.rows + len(heads) <= counts.rows_max and counts.slots + slots <= counts.slots_max:
+        return heads.items()
+    order = sorted((-row.visits, row.id) for row in saved)
+    return [(id, heads[id]) for _, id in order]
 
 
 def _restored(edge: CountedEdge, numbers: Mapping[bytes, int]) -> Edge:

@@ -248,11 +248,12 @@ class Search(Generic[A]):
         search, FormatError and CorruptError where it is no search of this library's, ValueError where the environment
         has other actions or players than before. Cost: O(states).
         """
-        saved, rules = Saved.load(branch), Rules(env)
+        saved = Saved.load(branch)
         options = {name: value for name, value in saved.header.options.items() if name in _OPTIONS}
         options |= {"workers": workers, "table_bytes": table_bytes or options.get("table_bytes", 256 * _MIB)}
+        cls(env, saved.root, workers=workers, evaluator=evaluator)  # raises what the caller is to blame for
         try:
-            search = cls(rules.env, saved.root, save_to=branch, evaluator=evaluator, **options)
+            search = cls(env, saved.root, save_to=branch, evaluator=evaluator, **options)
         except (TypeError, ValueError) as error:
             raise CorruptError(
                 f"the search that branch {branch.name!r} has cannot have been made so: {error}"
@@ -800,7 +801,7 @@ class Search(Generic[A]):
             num_players=self._simulators[0].num_players,
             root=bytes.fromhex(self._root.id),
             seed=self._seed,
-            options=self._options,
+            options=self._options | {"selection": self._selection},
             nonce=b"" if trials is None else trials.nonce,
             next_serial=0 if trials is None else trials.next_serial,
         )
