@@ -164,6 +164,8 @@ def test_playout_ends_where_the_game_does_or_by_material(engine: Engine) -> None
 def test_what_is_no_position_and_no_move_is_refused(engine: Engine) -> None:
     with pytest.raises(ValueError, match="no position of chess"):
         ENV.root(engine, chess.Board("8/8/8/8/8/8/8/K7 w - - 0 1"))
+    with pytest.raises(ValueError, match="BAD_CASTLING_RIGHTS"):
+        ENV.root(engine, chess.Board.from_chess960_pos(0))  # Its rooks are not in the corners.
     workspace = ENV.root(engine).fork()
     with pytest.raises(ValueError, match="e2e5 is no legal move"):
         ENV.apply(workspace, chess.Move.from_uci("e2e5"))

@@ -97,7 +97,8 @@ class Chess:
 
     def root(self, engine: Engine, position: chess.Board | str = chess.STARTING_FEN) -> Snapshot:
         """The state of a position, a board or a FEN. Raises ValueError for one that chess does not allow."""
-        board = chess.Board(position, chess960=self.chess960) if isinstance(position, str) else position
+        fen = position if isinstance(position, str) else position.fen()
+        board = chess.Board(fen, chess960=self.chess960)
         if not board.is_valid():
             raise ValueError(f"no position of chess: {board.fen()} ({board.status()!r})")
         workspace = engine.empty.fork()
