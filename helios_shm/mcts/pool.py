@@ -154,6 +154,7 @@ class Pool(Generic[A]):
         deaths = deaths + 1 if now == got_to else 1
         self._deaths[index] = deaths, now
         was_busy, code = worker.busy, worker.process.exitcode
+        assert code is not None, "it was waited for"
         fresh = self.workers[index] = self._started(index)
         if deaths > _DEATHS_MAX or (now == got_to and code > 0):
             del self._deaths[index]

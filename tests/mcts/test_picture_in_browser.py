@@ -17,6 +17,7 @@ import pytest
 
 from helios_shm.mcts.tree import TreeNode, grow
 from tests.crash import debian
+from tests.mcts.environments import TicTacToe
 from tests.mcts.rows import PlainEdge, PlainRow, PlainRows, id_of, played, small, tree_of
 from tests.mcts.test_picture import HOSTILE, hostile_tree
 
@@ -412,6 +413,25 @@ def test_narrow_window_keeps_picture_and_details(opened: Callable[..., Page]) ->
         and aside["y"] >= view["y"] + view["height"]
     )
     assert page.js("return document.documentElement.scrollWidth") == 420
+
+
+def test_page_of_a_search_shows_what_it_found(opened: Callable[..., Page], tmp_path: Path) -> None:
+    """From a real search, of whose first moves the middle square is best: a cross there wins most often."""
+    import helios_shm
+    from helios_shm.mcts import Search
+
+    with (
+        helios_shm.open(tmp_path / "store") as engine,
+        Search(TicTacToe(), engine.empty, seed=1, workers=2) as search,
+    ):
+        result, tree = search.run(3000), search.tree(max_nodes=2000)
+    page = opened(tree.to_html(title="Tic-tac-toe"))
+    assert page.one("#summary").text.startswith("3,000 simulations, ")
+    best = int(page.js("return document.querySelectorAll('#nodes .principal')[1].id").removeprefix("n"))
+    page.click(f"#n{best}")
+    assert page.one("#details h2").text == str(result.action) == "4"
+    assert page.details()["visits"].startswith(f"{result.visit_counts[4]:,} ")
+    assert len(page.screenshot().getcolors(maxcolors=WIDTH * HEIGHT)) > 100
 
 
 # --- hostile names ---

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import helios_shm
-from helios_shm import Branch, CorruptError, Engine, NotFoundError, Snapshot, Workspace
+from helios_shm import Branch, ConflictError, CorruptError, Engine, NotFoundError, Snapshot, Workspace
 from helios_shm.mcts import Search
 from helios_shm.mcts.save import Saved
 from helios_shm.mcts.tree import TreeNode, grow
@@ -224,6 +224,42 @@ def test_what_cannot_be_gone_on_with_says_why(engine: Engine, branch: Branch) ->
         workspace["search"] = good["search"].replace(b'"c_uct": 1.4', b'"c_uct": -1.4')
     with pytest.raises(CorruptError, match="cannot have been made so: c_uct is"):
         Search.resume(Sized(), branch)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_search_that_an_error_has_ended_is_saved_as_far_as_it_was(
+    engine: Engine, branch: Branch, workers: int
+) -> None:
+    class Tired(Sized):
+        def rollout(self, state: Snapshot, rng: Any) -> list[float]:
+            if len(state) > 2:
+                raise LookupError("no more")
+            return super().rollout(state, rng)
+
+    with (
+        pytest.raises(LookupError, match="no more"),
+        Search(Tired(), engine.empty, workers=workers, seed=1, save_to=branch) as search,
+    ):
+        search.run(1000)
+    counts_are_consistent(Saved.load(branch))
+    with Search.resume(Sized(), branch) as again:
+        assert again.run(50).num_simulations == 50
+
+
+def test_search_whose_branch_is_another_s_ends_all_the_same(engine: Engine, branch: Branch) -> None:
+    with Search(Sized(), engine.empty, seed=1, save_to=branch) as theirs:
+        mine = Search(Sized(), engine.empty, workers=2, seed=2, save_to=branch)
+        mine.run(20)
+        theirs.run(30)
+        with pytest.raises(ConflictError, match="another search saves to it"):
+            mine.run(20)
+        with pytest.raises(ConflictError):
+            mine.close()
+        mine.close()
+        assert mine._pool is not None and all(
+            worker.process.exitcode is not None for worker in mine._pool.workers
+        )
+    assert Saved.load(branch).header.num_simulations == 30
 
 
 # --- killed ---
