@@ -29,12 +29,11 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from time import perf_counter_ns
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from ..errors import ClosedError, HeliosError
 from .mailbox import Mailbox, Question
-
-StartMethod = Literal["fork", "spawn", "forkserver"]
+from .options import StartMethod
 
 RESTARTS_MAX = 3
 # An evaluator that is in the middle of a batch when the search ends has so long to come out of it.

@@ -18,8 +18,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeVar
 
 from ..errors import CapacityError
-from .evaluator import Evaluator, EvaluatorError, EvaluatorProcess, StartMethod
+from .evaluator import Evaluator, EvaluatorError, EvaluatorProcess
 from .mailbox import Answer, Mailbox, Shape
+from .options import StartMethod
 from .simulate import Leaf, Simulator
 from .table import Table
 

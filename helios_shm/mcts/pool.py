@@ -16,15 +16,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ..errors import StoreError
 from .metrics import Tally
+from .options import StartMethod
 from .table import Table
 from .worker import Assignment, Order, Report, run_worker
 
 A = TypeVar("A")
-StartMethod = Literal["fork", "spawn", "forkserver"]
 
 # A worker that dies again and again, and gets nowhere between, has a reason that the next one has too.
 _DEATHS_MAX = 20

@@ -25,7 +25,7 @@ TERMINAL_ROW: int = lib.HS_SEARCH_TERMINAL
 NO_ROW = 2**32 - 1
 VISITS_MAX = 2**28 - 1
 
-_LANES_MAX: int = lib.HS_SEARCH_LANES_MAX
+LANES_MAX: int = lib.HS_SEARCH_LANES_MAX
 PLAYERS_MAX: int = lib.HS_SEARCH_PLAYERS_MAX
 # One row for so many bytes: what the actions of a row take beside it is 32 bytes each.
 _BYTES_PER_ROW = 256

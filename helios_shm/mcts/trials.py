@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from .. import BusyError, CorruptError, NotFoundError, Snapshot
+from .options import TRIALS_MAX
 from .save import SavedTrial
 from .simulate import Leaf, Simulator
 
 A = TypeVar("A")
 
-TRIALS_MAX = 512
 _TRIES_MAX = 1000  # walks that end where the returns are known, before ask() gives fewer
 _ID = struct.Struct(">8sQ")
 

@@ -140,7 +140,7 @@ def start(engine: Engine, board: bytes) -> Snapshot:
 
 def check_nothing_is_in_flight(search: Search[Any], *, is_whole: bool = True) -> None:
     """And the counts of every row agree with those above it, unless rows went because the table was full."""
-    for table in search._tables:
+    for table in search._forest.tables:
         arrivals: dict[int, int] = {}
         for number, row in table.rows():
             assert row.in_flight == 0

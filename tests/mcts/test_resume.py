@@ -110,7 +110,7 @@ def test_resumed_search_has_its_options_and_draws_anew(engine: Engine, branch: B
     with Search(Sized(), engine.empty, seed=3, save_to=branch, **options) as search:
         search.run(50)
     with Search.resume(Sized(), branch) as again:
-        assert {name: again._options[name] for name in options} == options | {"widening": [2.0, 0.5]}
+        assert {name: getattr(again._options, name) for name in options} == options | {"widening": [2.0, 0.5]}
         assert again._seed != 3
         again.run(10)
     assert Saved.load(branch).header.options["c_uct"] == 0.5

@@ -248,9 +248,9 @@ def test_core_packs_rows_as_python_does(shared: Engine, env: Any, options: dict[
         if not options:
             trials = search.ask(4)
             search.tell(trials[0].id, 0.5, prior_logits=range(9))
-        changes = Changes(search._tables)
+        changes = Changes(search._forest.tables)
         rows, whole = changes.look()
-        assert whole and dict(rows) == dict(packed(TableRows(search._tables)))
+        assert whole and dict(rows) == dict(packed(TableRows(search._forest.tables)))
         changes.saved()
         rows, whole = changes.look()
         assert not whole and list(rows) == []
@@ -259,7 +259,7 @@ def test_core_packs_rows_as_python_does(shared: Engine, env: Any, options: dict[
 def test_changes_of_a_table_are_what_was_visited_since(shared: Engine) -> None:
     with started(shared, TicTacToe()) as search:
         search.run(100)
-        changes = Changes(search._tables)
+        changes = Changes(search._forest.tables)
         list(changes.look()[0])
         changes.saved()
         search.run(1)
@@ -286,7 +286,7 @@ def test_row_larger_than_the_room_that_is_kept_for_it(shared: Engine) -> None:
 
     with started(shared, Wide()) as search:
         search._prepare()
-        ((_, data),) = Changes(search._tables).look()[0]
+        ((_, data),) = Changes(search._forest.tables).look()[0]
         assert len(data) == 32 + 4 * 100_000 and len(decode_row(b"", data)[1]) == 100_000
 
 

@@ -320,7 +320,7 @@ from helios_shm.mcts import Search
 from tests.mcts.environments import TicTacToe
 with helios_shm.open(None) as engine, Search(TicTacToe(), engine.empty, workers={workers}) as search:
     search.run(100)
-    print(*(worker.process.pid for worker in search._pool.workers) if search._pool else (), flush=True)
+    print(*(worker.process.pid for worker in search._driver.workers), flush=True)
     search.run(seconds=1000)
 """
 

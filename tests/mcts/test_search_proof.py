@@ -58,7 +58,7 @@ def killing(search: Search[Any], every: float, seed: int) -> Iterator[list[int]]
 
     def kill() -> None:
         while not ended.wait(chance.uniform(0, 2 * every)):
-            workers = [] if search._pool is None else list(search._pool.workers)
+            workers = list(search._driver.workers)
             alive = [worker.process.pid for worker in workers if worker.busy]
             if alive:
                 pid = chance.choice(alive)
@@ -171,7 +171,7 @@ def searched(
         return found(
             [
                 [(edge.visits, edge.value_sum) for edge in table.edges(row)]
-                for table, row in zip(search._tables, search._rows, strict=True)
+                for table, row in zip(search._forest.tables, search._forest.rows, strict=True)
             ]
         )
 

@@ -129,7 +129,7 @@ class Both:
 
     def agree(self) -> None:
         """Every state, every action."""
-        table: Table = self.search._tables[0]
+        table: Table = self.search._forest.tables[0]
         rows = {self.engine.snapshot(row.id.hex())[KEY]: (number, row) for number, row in table.rows()}
         assert rows.keys() == self.twin.states.keys()
         for at, state in self.twin.states.items():
@@ -152,5 +152,4 @@ def test_a_search_counts_what_its_twin_counts(
         both = Both(store, search, Twin(game, by, seed))
         for name, *arguments in made:
             getattr(both, name)(*arguments)
-            search._prepare()
             both.agree()

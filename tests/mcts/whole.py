@@ -24,7 +24,7 @@ _CLOSE = 1e-10
 
 def assert_nobody_is_under_way(search: Search[Any]) -> None:
     """No lane is busy, no ticket is out, no edge has anybody in it."""
-    for table in search._tables:
+    for table in search._forest.tables:
         totals = ffi.new("hs_search_totals *")
         check(lib.hs_search_counts(table._memory, totals), "reading a table")
         assert (totals.lanes_busy, totals.tickets) == (0, 0)
@@ -35,7 +35,7 @@ def assert_nobody_is_under_way(search: Search[Any]) -> None:
 def assert_sums(engine: Engine, search: Search[int], game: Made, discount: float = 1.0) -> None:
     """Every count and every sum of a search of a game that is a tree, by a path from the root to the leaves."""
     assert game.shape == "tree" and game.noise == 0
-    for table, root in zip(search._tables, search._rows, strict=True):
+    for table, root in zip(search._forest.tables, search._forest.rows, strict=True):
         met: set[int] = set()
         _worth(engine, table, root, game, discount, met)
         lost = {number for number, row in table.rows() if number not in met and row.visits}
