@@ -285,7 +285,6 @@ def test_row_larger_than_the_room_that_is_kept_for_it(shared: Engine) -> None:
             return actions
 
     with started(shared, Wide()) as search:
-        search._prepare()
         ((_, data),) = Changes(search._forest.tables).look()[0]
         assert len(data) == 32 + 4 * 100_000 and len(decode_row(b"", data)[1]) == 100_000
 
