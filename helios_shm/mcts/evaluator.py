@@ -89,7 +89,7 @@ class EvaluatorProcess:
     batch_size: the most states evaluated at once, 1 or more.
     batch_wait_ms: how long a state waits at most for others, while workers are on their way to more.
     start_method: "fork", "spawn" or "forkserver"; default: multiprocessing's.
-    restarts_max: how often a process that died is replaced.
+    restarts_max: how often a process that died is replaced without having answered a batch.
 
     Whoever runs a search calls ``attend`` now and then, and whenever something of ``waitables`` is ready; nothing else
     notices that the process is dead. Belongs to one thread. Raises ValueError for options out of their bounds,
@@ -117,6 +117,7 @@ class EvaluatorProcess:
         self._context: Any = multiprocessing.get_context(start_method)
         self._restarts_max = restarts_max
         self._life = 0
+        self._deaths = self._batches = 0  # in a row; batches when it died last
         self._failure: EvaluatorError | None = None
         self._process: BaseProcess | None = None
         self._report: Connection | None = None
@@ -204,15 +205,25 @@ class EvaluatorProcess:
         if failure is not None:
             return failure
         self._report.close()
+        self._process = self._report = None
         process.close()
         self._mailbox.give_back(self._life)
-        if self._life > self._restarts_max:
-            self._process = self._report = None
+        batches = self._mailbox.counts().batches
+        self._deaths = self._deaths + 1 if batches == self._batches else 1
+        self._batches = batches
+        if self._deaths > self._restarts_max:
             return EvaluatorError(
-                f"the evaluator's process died {self._life} times, the last time {_ending(code)}; what it printed may "
-                "say why"
+                f"the evaluator's process died {self._deaths} times, one after the other, without an answer; the last "
+                f"time {_ending(code)}. What it printed may say why"
             )
-        self._start()
+        try:
+            self._start()
+        except Exception as error:
+            failure = EvaluatorError(
+                f"the evaluator's process died {_ending(code)}, and cannot be started again: {error}"
+            )
+            failure.__cause__ = error
+            return failure
         return None
 
     def stop(self) -> None:

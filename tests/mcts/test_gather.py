@@ -5,8 +5,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import random
 import signal
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +19,8 @@ import pytest
 from helios_shm import CapacityError, Engine, Snapshot, Workspace
 from helios_shm.mcts.evaluator import Evaluation, EvaluatorError
 from helios_shm.mcts.search import Search
+from tests.mcts.made import KEY, Made
+from tests.mcts.whole import assert_nobody_is_under_way, assert_sums
 from tests.processes.rig import SECONDS_MAX
 
 LINES = ((0, 1, 2), (3, 4, 5), (6, 7, 8), (0, 3, 6), (1, 4, 7), (2, 5, 8), (0, 4, 8), (2, 4, 6))
@@ -354,6 +360,74 @@ class Deadly(Board):
         if os.getpid() != self.driver and self.dies():
             os.kill(os.getpid(), signal.SIGKILL)
         return super().encode(state)
+
+
+@dataclass(frozen=True)
+class Encoded(Made):
+    def encode(self, state: Snapshot) -> bytes:
+        return state[KEY]
+
+
+class Judge:
+    """Knows what a rollout would say, and takes a while to say it, so that kills meet it anywhere."""
+
+    def __init__(self, game: Encoded) -> None:
+        self.game = game
+
+    def evaluate(self, batch: Sequence[bytes]) -> list[Evaluation]:
+        return [self.judged(at) for at in batch for _ in range(200)][::200]
+
+    def judged(self, at: bytes) -> Evaluation:
+        return Evaluation(self.game.value_of(at), self.game.logits_of(at))
+
+
+@contextmanager
+def killing(search: Search[Any], seed: int) -> Iterator[list[int]]:
+    """Kill one of the workers, or the evaluator if it has answered since it was killed last, again and again. The list
+    is of those killed."""
+    killed: list[int] = []
+    ended, chance = threading.Event(), random.Random(seed)
+
+    def kill() -> None:
+        answered = 0
+        while not ended.wait(chance.uniform(0, 0.08)):
+            gathering, pool = search._gathering, search._pool
+            pids = [worker.process.pid for worker in ([] if pool is None else pool.workers) if worker.busy]
+            if gathering is None or not pids:
+                continue
+            pid, batches = chance.choice([*pids, gathering.process.pid]), gathering.process.stats.batches
+            if pid is None or (pid == gathering.process.pid and batches == answered):
+                continue
+            answered = batches if pid == gathering.process.pid else answered
+            with suppress(ProcessLookupError):  # it may have been buried just now
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_kills_of_workers_and_evaluator_change_no_count_and_no_sum(engine: Engine) -> None:
+    game, kills, restarts, seed = Encoded(seed=40, branching=5, depth=8), 0, 0, 0
+    while kills < 4 or restarts == 0:
+        seed += 1
+        options = {"workers": 3, "evaluator": Judge(game), "start_method": "fork"}
+        with Search(game, game.root(engine), seed=seed, **options) as search:
+            with killing(search, seed) as killed:
+                first, second = search.run(400), search.run(400)
+            search.run(10)  # who died last is found
+            assert first.num_simulations == second.num_simulations == 400
+            assert_nobody_is_under_way(search)
+            assert_sums(engine, search, game)
+            stats = search.evaluator_stats
+            assert stats is not None
+            restarts += stats.restarts
+            kills += len(killed)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
