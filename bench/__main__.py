@@ -44,6 +44,7 @@ from . import (
     bench_read,
     bench_ring,
     bench_scaling,
+    bench_search,
     bench_wait,
 )
 from .harness import HEADINGS, Row, Setting, line, report
@@ -85,6 +86,12 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     bench_hot.hot,
     bench_wait.wait,
     bench_evaluator.evaluator,
+    bench_search.search_strength,
+    bench_search.search_speedup,
+    bench_search.search_store,
+    bench_search.search_taxi,
+    bench_search.search_handover,
+    bench_search.search_clones,
     bench_memory.memory,
     bench_open.opening,
     bench_open.open_cold,

@@ -39,6 +39,29 @@ LINES: dict[str, dict[str, tuple[str, ...]]] = {
     "evaluator": {
         r"evaluations of 1 ms \+ 0\.05 ms a state, 2 workers with \d+ leaves each": ("one by one, the same evaluator",),
     },
+    "search_strength": {r"score in connect four, .*": (r"OpenSpiel's MCTSBot \(C\+\+\).*",)},
+    "search_speedup": {
+        r"simulations on one tree by \d+ processes, rollouts of \d+ us": (ALONE_HERE, "the loops of the rollouts.*"),
+    },
+    "search_store": {
+        r"fork \+ commit of an expansion, .*": (r"copy\.deepcopy of the environment",),
+        r"share of a simulation that the store takes, .*": (),
+    },
+    "search_taxi": {
+        r"a state of Taxi-v4 more, to change": ("deepcopy",),
+        r"a step of Taxi-v4 from a state that stays": ("deepcopy, step",),
+        r"memory of [\d,]+ states of Taxi-v4, a step apart": ("deep copies",),
+    },
+    "search_handover": {
+        r"a state of [\d,]+ x \d+ B to another process, and a value read there": (
+            "a Snapshot, pickled", "the state, pickled", "a byte there and back"
+        ),
+    },
+    "search_clones": {
+        r"a move of connect four from a state that stays": (r"pyspiel's State\.child",),
+        r"a move of chess from a state that stays": (r"chess\.Board\.copy and push",),
+        r"simulations of connect four by one process": (r"OpenSpiel's MCTSBot \(C\+\+\)",),
+    },
     "materialize": {
         r"materialize [\d,]+ files x 500 B, new directory": ("git worktree add", r"shutil\.copytree", "openat.*"),
         r"materialize [\d,]+ files x 500 B, unchanged": ("git worktree add", "git status", "fstatat.*"),
