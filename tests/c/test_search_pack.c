@@ -162,10 +162,73 @@ static void sum_that_has_overflowed_is_packed_as_the_greatest_number(void) {
     search_break(memory);
 }
 
+/* Searches until its tickets are used up, on a lane of its own. */
+typedef struct searcher {
+    void *memory;
+    uint32_t root;
+    uint64_t completed;
+} searcher;
+static void *searching(void *arg) {
+    searcher *me = arg;
+    uint64_t rng = 9;
+    CHECK_EQ_INT(simulate(me->memory, &REWARDING, 1, 8, me->root, &rng, &me->completed), HS_OK);
+    return NULL;
+}
+
+/* The visits that the bytes of a row say that it has, and whether its sums are numbers that so many values add up to. */
+static uint64_t row_visits(const uint8_t **at) {
+    *at += 36;
+    uint32_t size = take32(at);
+    const uint8_t *row = *at, *edge = row + 12, *end = row + size;
+    uint32_t edges = take32(&edge), visits = take32(&edge);
+    edge = row + ROW_SIZE + (row[1] == HS_SEARCH_TERMINAL ? 16 : 0);
+    for (uint32_t i = 0; i < edges; i++) {
+        edge += 4;
+        uint32_t flags = take32(&edge), count = take32(&edge);
+        edge += 4;
+        double sum = take_double(&edge),
+               most = 1.25 * 6 + 1; /* of a value: rewards of six plies, and the end */
+        CHECK(fabs(sum) <= count * most && (count != 0 || sum == 0));
+        edge += ((flags & 1) != 0 ? 32 : 0) + ((flags & 2) != 0 ? 16 : 0);
+        visits += count;
+    }
+    CHECK(edge == end);
+    *at = end;
+    return visits;
+}
+
+static void rows_are_packed_beside_somebody_who_searches(void) {
+    uint64_t rng = 4, seen[ROWS_MAX] = {0};
+    uint32_t root;
+    void *memory = searched(&REWARDING, 10, &rng, &root);
+    searcher other = {.memory = memory, .root = root};
+    hs_search_tickets(memory, 4000);
+    pthread_t thread;
+    REQUIRE(pthread_create(&thread, NULL, searching, &other) == 0);
+    for (bool last = false; !last;) {
+        last = hs_search_tickets(memory, 0) == 0;
+        if (last) REQUIRE(pthread_join(thread, NULL) == 0);
+        int64_t used = pack(memory, ROOM);
+        REQUIRE(used >= 0);
+        for (const uint8_t *at = room; at < room + used;) {
+            uint32_t row;
+            memcpy(&row, at + 32, sizeof row);
+            uint64_t visits = row_visits(&at);
+            CHECK(visits >= seen[row]);
+            seen[row] = visits;
+        }
+    }
+    for (uint32_t row = 0; row < rows_of(memory); row++)
+        CHECK_EQ_INT(seen[row], row_info(memory, row).visits);
+    CHECK_EQ_INT(seen[root], 4010);
+    search_break(memory);
+}
+
 int main(void) {
     RUN(rows_are_packed_as_the_table_says);
     RUN(only_what_has_changed_is_packed_again);
     RUN(little_room_takes_some_rows_at_a_time);
     RUN(sum_that_has_overflowed_is_packed_as_the_greatest_number);
+    RUN(rows_are_packed_beside_somebody_who_searches);
     return hs_test_report();
 }
