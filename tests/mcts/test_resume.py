@@ -8,6 +8,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -321,3 +322,52 @@ def test_search_that_was_killed_goes_on(
             assert tree.visits == done.visits + len(asked) + 200 and tree.in_flight == 0
             assert sum(result.visit_counts.values()) + 1 == tree.visits, "the first trial was the root itself"
         assert Saved.load(branch).header.num_simulations == tree.visits
+
+
+def resume_until_killed(path: str, workers: int, told: Any) -> None:
+    """Goes on with the search of a branch, or begins it; says the save that it goes on from."""
+    os.setpgid(0, 0)
+    engine = helios_shm.open(path)
+    branch = engine.branch("search")
+    if branch.head == engine.empty:
+        search = Search(Sized(), engine.empty, workers=workers, seed=1, save_to=branch, save_every=0.0)
+    else:
+        search = Search.resume(Sized(), branch, workers=workers)
+    told.send(search.tree(max_nodes=1).visits)
+    while True:
+        search.run(50)
+        search.tell(search.ask()[0].id, 0.0)
+        told.send(search.save() is not None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_search_that_is_killed_again_and_again_only_grows(store_path: Path, workers: int) -> None:
+    rng, reached = Random(workers), 0
+    with helios_shm.open(store_path) as engine:
+        branch = engine.branch("search")
+        for _ in range(8):
+            heard, told = SPAWN.Pipe(duplex=False)
+            child = SPAWN.Process(target=resume_until_killed, args=(str(store_path), workers, told))
+            child.start()
+            told.close()
+            # Killed after so many runs, and wherever it is when we have heard of the last.
+            for number in range(rng.randint(2, 8)):
+                assert heard.poll(WAIT_SECONDS)
+                said = heard.recv()
+                assert number or said == reached, "it goes on from the last save"
+            assert child.pid is not None
+            os.killpg(child.pid, signal.SIGKILL)
+            child.join(WAIT_SECONDS)
+            saved = Saved.load(branch)
+            root = saved.row(saved.header.root)
+            assert root is not None and root.visits == saved.header.num_simulations > reached
+            reached = root.visits
+            # Of a save while others search: each edge leads to a state that is there, or came a moment later.
+            assert set(saved.state.keys("state/")) == {f"state/{row.id.hex()}" for row in saved}
+            heard.close()
+        with Search.resume(Sized(), branch, workers=workers) as again:
+            again.run(100)
+            assert again.tree().visits == reached + 100
+        report = engine.check()
+        assert report.ok, report.damage
