@@ -368,6 +368,31 @@ static void replay_goes_where_the_actions_lead(void) {
     search_break(memory);
 }
 
+static void a_row_that_stands_on_the_path_is_evaluated_and_not_entered_again(void) {
+    const game g = {.width = 3, .plies = 4, .circle = true};
+    hs_search_config config = search_config(500, 1);
+    void *memory = search_make(&config);
+    uint32_t root = root_insert(memory, &g), rows[64], actions[64], circles = 0;
+    uint64_t rng = 4, completed = 0;
+    hs_search_leaf leaf;
+    for (int i = 0; i < 400; i++) {
+        hs_search_tickets(memory, 1);
+        CHECK_EQ_INT(hs_search_begin(memory, 0, 0, root, &rng, &leaf), HS_OK);
+        int depth = hs_search_path(memory, 0, rows, actions, 64), times = 0;
+        for (int at = 0; at < depth; at++) {
+            times += rows[at] == leaf.row;
+            for (int before = 0; before < at; before++) CHECK(rows[before] != rows[at]);
+        }
+        CHECK(leaf.what == HS_SEARCH_EXPAND || leaf.what == HS_SEARCH_EVALUATE);
+        CHECK_EQ_INT(times, 1);
+        circles += leaf.what == HS_SEARCH_EVALUATE;
+        CHECK_EQ_INT(leaf_finish(memory, &g, 0, &rng, &leaf, &completed), HS_OK);
+    }
+    CHECK(circles > 100);
+    counts_check(memory, root, 400);
+    search_break(memory);
+}
+
 static void tickets_never_fall_below_none(void) {
     hs_search_config config = search_config(50, 1);
     void *memory = search_make(&config);
@@ -658,6 +683,7 @@ int main(void) {
     RUN(lane_refuses_what_is_out_of_order);
     RUN(first_to_link_an_edge_decides_for_all);
     RUN(replay_goes_where_the_actions_lead);
+    RUN(a_row_that_stands_on_the_path_is_evaluated_and_not_entered_again);
     RUN(tickets_never_fall_below_none);
     RUN(edge_without_room_for_more_visits_is_not_entered);
     RUN(restored_table_is_the_table_that_was_read);
