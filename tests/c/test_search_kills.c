@@ -1,4 +1,6 @@
-/* test_search_kills.c - counts stay exact whoever searches at once, and whoever of them is killed, stopped or repaired, at whatever step. */
+/* test_search_kills.c - counts stay exact whoever searches at once, and whoever of them is killed, stopped or repaired, at whatever step.
+ *
+ *   test_search_kills [SEED KILLS]     so many kills at random, of that seed, alone (tests/crash/stages/search_kills.py) */
 #define _GNU_SOURCE
 #include <sched.h>
 #include "hs_search_rig.h"
@@ -306,16 +308,19 @@ static pid_t worker_start(scene *s, uint32_t worker, uint64_t seed) {
     return child;
 }
 
+static uint64_t random_seed = 11;
+static int random_kills = 60;
+
 static void counts_are_exact_while_workers_are_killed_at_random(void) {
-    enum { WORKERS = 3, KILLS = 60 };
+    enum { WORKERS = 3 };
     const game wide = {.width = 3, .plies = 6, .rewards = true, .chance = true};
     scene s = scene_make(&wide, 5000, 2 * WORKERS, 0);
-    uint64_t random = 11;
+    uint64_t random = random_seed;
     pid_t workers[WORKERS];
     uint32_t repaired = 0;
     tickets_give(&s, INT64_C(1) << 40);
     for (uint32_t i = 0; i < WORKERS; i++) workers[i] = worker_start(&s, i, i);
-    for (int kills = 0; kills < KILLS; kills++) {
+    for (int kills = 0; kills < random_kills; kills++) {
         random = random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
         int64_t until = hs_search_tickets(s.memory, 0) - (int64_t)(random >> 33) % 300 - 1;
         while (hs_search_tickets(s.memory, 0) > until) sched_yield();
@@ -328,12 +333,20 @@ static void counts_are_exact_while_workers_are_killed_at_random(void) {
     }
     hs_search_stop(s.memory, 1);
     for (uint32_t i = 0; i < WORKERS; i++) CHECK(!child_was_killed(workers[i]));
-    CHECK(repaired > KILLS / 2);
+    CHECK(repaired > (uint32_t)random_kills / 2);
     scene_check(&s);
+    printf("killed %d, repaired %u lanes, %lld simulations\n", random_kills, repaired,
+           (long long)(s.given - hs_search_tickets(s.memory, 0)));
     search_break(s.memory);
 }
 
-int main(void) {
+int main(int count, char **arguments) {
+    if (count == 3) {
+        random_seed = strtoull(arguments[1], NULL, 10);
+        random_kills = atoi(arguments[2]);
+        RUN(counts_are_exact_while_workers_are_killed_at_random);
+        return hs_test_report();
+    }
     RUN(counts_are_exact_whichever_step_a_search_dies_at);
     RUN(counts_are_exact_whichever_step_the_first_simulation_dies_at);
     RUN(counts_are_exact_whichever_step_of_taking_back_it_dies_at);
