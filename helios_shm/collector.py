@@ -74,6 +74,11 @@ _BITS = [bytes(0xFF if byte >> bit & 1 else 0 for bit in range(8)) for byte in r
 Work = Generator[None, None, None]
 
 
+def drop_dead(leases: Path) -> None:
+    """Remove the tables of processes that are gone; never between hs_drain_stop and hs_drain_go."""
+    check(lib.hs_lease_drop_dead(os.fsencode(leases)), f"removing the leases of the dead in {leases}")
+
+
 class Mark:
     """What lives (csrc/hs_mark.c), and the tables of leases that it is told of."""
 
@@ -112,12 +117,6 @@ class Mark:
         putting a table in its place, so look again."""
         found = lib.hs_lease_view_read(self._view, self._mark)
         return None if found == lib.HS_TIMED_OUT else check(found, "reading the leases")
-
-    def drop_dead(self) -> None:
-        """Remove the tables of processes that are gone; never between hs_drain_stop and hs_drain_go."""
-        status = lib.hs_lease_drop_dead(self._leases)
-        if status != lib.HS_TIMED_OUT:
-            check(status, "removing the leases of the dead")
 
     def pending(self) -> int:
         return int(lib.hs_mark_pending(self._mark))
@@ -457,7 +456,7 @@ class Collection:
 
     def _read_leases(self) -> Work:
         if not self.request.dry_run:
-            self._mark.drop_dead()
+            drop_dead(self.owner.paths.leases)
         for _ in range(STOPS_MAX):
             found = self._mark.leases()
             if found is not None:

@@ -28,7 +28,7 @@ from typing import Any
 
 from . import blobs, l2, lifecycle
 from ._capi import check, ffi, lib
-from .collector import Collector
+from .collector import Collector, drop_dead
 from .errors import BusyError, CorruptError, HeliosError, NotFoundError
 from .record import record_head
 from .store import StorePaths
@@ -446,6 +446,8 @@ class Coordinator:
             self._failed(error)
             return
         self._finish()
+        if self.round.reaped:
+            drop_dead(self.paths.leases)
         if self._failing_since is not None:
             self._recovered()
 

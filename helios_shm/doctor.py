@@ -34,7 +34,8 @@ from typing import Any, Literal, TypeAlias
 import psutil
 
 from . import config, l2, lifecycle
-from ._capi import check, ffi, lib
+from ._capi import ffi, lib
+from .collector import drop_dead
 from .engine import open as open_engine
 from .errors import HeliosError, NotFoundError
 from .lifecycle import SHARED_MEMORY
@@ -559,7 +560,7 @@ def _leases(paths: StorePaths) -> Iterator[_Found]:
     if dead:
         yield _found(
             "note", "leases", f"{len(dead)} tables in {paths.leases} are of processes that died",
-            "the next collection removes them, or doctor --fix", lambda: _drop_leases(paths),
+            "the coordinator removes them, or doctor --fix", lambda: drop_dead(paths.leases),
         )  # fmt: skip
 
 
@@ -576,13 +577,6 @@ def _is_free(path: Path) -> bool:
     finally:
         os.close(fd)
     return True
-
-
-def _drop_leases(paths: StorePaths) -> None:
-    check(
-        lib.hs_lease_drop_dead(os.fsencode(paths.leases)),
-        f"removing the leases of the dead in {paths.leases}",
-    )
 
 
 # ---- its coordinator and its locator ---------------------------------------------------------------------

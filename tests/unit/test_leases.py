@@ -5,6 +5,8 @@ import gc
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +19,8 @@ import helios_shm
 from helios_shm._capi import ffi, hot, lib
 from helios_shm.attachment import Attachment, empty_root
 from helios_shm.snapshot import make_snapshot
+from tests.processes.rig import until
+from tests.programs import untraced
 
 NOW = timedelta(0)
 HEADER_BYTES = 64
@@ -497,3 +501,20 @@ def test_a_store_that_cannot_be_written_has_no_tables() -> None:
     assert lib.hs_leases_publish(out[0]) == lib.HS_OK
     lib.hs_leases_close(out[0])
     assert issubclass(Attachment, hot.AttachmentBase)
+
+
+def test_tables_of_the_dead_go_with_their_slots(engine: helios_shm.Engine) -> None:
+    """Not only at the next collection: a store that is never collected would keep one for each that was ever killed."""
+    before = tables(engine.path)
+    program = "import os, sys, helios_shm; e = helios_shm.open(sys.argv[1]); os.kill(os.getpid(), 9)"
+    for _ in range(3):
+        subprocess.run([sys.executable, "-c", program, str(engine.path)], check=False, env=untraced())
+    until("the tables are gone", lambda: committed(engine) and tables(engine.path) == before)
+
+
+def committed(engine: helios_shm.Engine) -> bool:
+    """Something for the coordinator to do, and with it a look at who lives."""
+    with engine.branch("main").transaction() as ws:
+        ws["n"] = os.urandom(8)
+    engine.sync()
+    return True
