@@ -31,6 +31,7 @@ from .. import (
     FormatError,
     NotFoundError,
     Snapshot,
+    Workspace,
 )
 from . import tree
 from .rows import CountedEdge, CountedRow, TableRows
@@ -307,10 +308,8 @@ def _is_hex(text: str, size: int) -> bool:
 
 
 class Saver:
-    """Saves one search to one branch, each time what has changed.
-
-    What was put is remembered by 8 bytes a row. Keys of the branch that are none of a search's stay as they are.
-    """
+    """Saves one search to one branch, each time what has changed: of each row that was put, a hash is remembered. Keys
+    of the branch that are none of a search's stay as they are."""
 
     def __init__(self, branch: Branch) -> None:
         self.branch = branch
@@ -356,27 +355,31 @@ class Saver:
                 workspace[f"{ROW}{id.hex()}"] = data
             if id not in last.put:
                 workspace.put(f"{STATE}{id.hex()}", id, kind="snapshot")
-        for path in _stale(workspace.base, last, put):
+        for path in _stale(workspace.base, last, put) if whole else ():
             del workspace[path]
         for trial in last.trials.keys() - trials.keys():
             del workspace[f"{TRIAL}{trial.hex()}"]
         for trial in trials.keys() - last.trials.keys():
             workspace[f"{TRIAL}{trial.hex()}"] = encode_trial(trials[trial])
-        said = encode_header(replace(header, num_simulations=simulations))
-        if said == last.said and not workspace.edits:
-            return None
-        workspace[SEARCH] = said
+        now = _Save(
+            encode_header(replace(header, num_simulations=simulations)), simulations, put, dict(trials)
+        )
+        return None if now == last else self._commit(workspace, root, now)
+
+    def _commit(self, workspace: Workspace, root: Snapshot, now: _Save) -> Commit:
+        assert now.said is not None, "it is about to be said"
+        workspace[SEARCH] = now.said
         workspace.put(ROOT, root)
-        self._tried = _Save(said, simulations, put, dict(trials))
-        commit = workspace.commit(f"search: {simulations:,} simulations", metadata={"rows": len(put)})
-        self._last = self._tried
+        self._tried = now
+        commit = workspace.commit(f"search: {now.simulations:,} simulations", metadata={"rows": len(now.put)})
+        self._last = now
         return commit
 
     def _found(self, base: Snapshot) -> _Save:
         """What this search has saved last. ConflictError where the branch has something else."""
-        if self._last.said is None and self._tried.said is None:
-            return self._last
         there = base.get(SEARCH)
+        if self._last.said is None and there != self._tried.said:
+            return self._last  # the first save takes the place of whatever is there
         for save in (self._tried, self._last):
             if there == save.said:
                 return save

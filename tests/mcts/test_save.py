@@ -382,6 +382,22 @@ def test_changes_alone_leave_the_others_as_they_were(game: Game, branch: Branch)
     assert saver.save(game.header(), [], game.state(0), whole=False) is None
 
 
+def test_first_save_that_was_interrupted_takes_the_place_of_another_the_next_time(
+    game: Game, branch: Branch, monkeypatch: Any
+) -> None:
+    def interrupted(*args: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    game.save(Saver(branch), {0: 1, 1: 5})
+    saver = Saver(branch)
+    with monkeypatch.context() as patch:
+        patch.setattr(helios_shm.Workspace, "commit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            game.save(saver, {0: 1, 2: 6})
+    game.save(saver, {0: 1, 2: 6})
+    assert {row.id for row in Saved.load(branch)} == {game.id(0), game.id(2)}
+
+
 def test_save_that_was_interrupted_and_happened_is_known(
     game: Game, branch: Branch, monkeypatch: Any
 ) -> None:
