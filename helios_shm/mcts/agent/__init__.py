@@ -9,7 +9,7 @@ best_of_n   over a task, on processes of its own; EditEnvironment: a task for he
 
 from .command import Command, Limit, Outcome
 from .edit import Delete, Edit, Replace, Write
-from .judge import Judge, Verdict, share_passed, succeeded
+from .judge import Judge, Score, Verdict, share_passed, succeeded
 from .scratch import Scratch
 from .strategies import Found, beam, best_of_n, tournament, tree
 from .task import EditEnvironment, Task
@@ -24,6 +24,7 @@ __all__ = [
     "Limit",
     "Outcome",
     "Replace",
+    "Score",
     "Scratch",
     "Task",
     "Verdict",

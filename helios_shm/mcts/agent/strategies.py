@@ -167,9 +167,8 @@ class _Search:
 def _expand(task: Task, state: Snapshot, edits: tuple[Edit, ...]) -> _Candidate:
     """A state with its score and proposals."""
     before = replace(task.judge.spent)
-    verdict = task.judge(state)
-    proposals = () if verdict.score >= task.solved else tuple(task.propose(state, verdict))
-    return _Candidate(state, verdict.score, edits, _since(task, before), proposals)
+    score, proposals = task.judge(state).score, tuple(task.proposals(state))
+    return _Candidate(state, score, edits, _since(task, before), proposals)
 
 
 def _attempt(task: Task, state: Snapshot, edits: tuple[Edit, ...], edit: Edit) -> _Candidate:
@@ -267,7 +266,8 @@ def tournament(
 ) -> Found:
     """A knockout among the first ``n`` proposals of a state (None: all): those who are no worse than it are paired by
     lot, round by round, and the better one goes on; or, if that is better than either, both in one: what the two have
-    changed, merged against the state to begin with. So repairs of several faults that were found apart come together.
+    changed, merged against the state to begin with. In the end the winner meets all others once more, as long as that
+    makes it better. So repairs of several faults that were found apart come together.
 
     resolve: how changes of one file are merged; see ``Snapshot.merge``. Default: they are in each other's way;
         ``"text"`` merges lines.
@@ -284,6 +284,13 @@ def tournament(
             pairs = list(zip(field[::2], field[1::2], strict=False))
             rest = field[2 * len(pairs) :]
             field = [*search.matched(pairs, root, resolve), *rest]
+        champion = field[0] if field else root
+        while not search.solved:
+            duels = [(champion, each) for each in tried if each.edits[0] not in champion.edits]
+            best = max([champion, *search.matched(duels, root, resolve)], key=lambda each: each.score)
+            if best.score <= champion.score:
+                break
+            champion = best
         return search.found()
 
 

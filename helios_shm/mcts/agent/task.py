@@ -10,7 +10,7 @@ are one state of the search.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -20,7 +20,7 @@ from .judge import Judge, Verdict
 from .scratch import Scratch, scratch_of_thread
 
 _PROPOSALS_MAX = 4096  # states whose proposals a process keeps
-Propose = Callable[[Snapshot, Verdict], Sequence[Edit]]
+Propose = Callable[[Snapshot, Verdict], Iterable[Edit]]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Task:
     def proposals(self, state: Snapshot) -> Sequence[Edit]:
         """What may be tried in a state: nothing in one that is solved."""
         verdict = self.judge(state)
-        return () if verdict.score >= self.solved else self.propose(state, verdict)
+        return () if verdict.score >= self.solved else tuple(self.propose(state, verdict))
 
 
 class EditEnvironment:
@@ -105,7 +105,7 @@ class EditEnvironment:
         if known is None:
             if len(self._proposals) >= _PROPOSALS_MAX:
                 self._proposals.clear()
-            known = self._proposals[tree.id] = tuple(self.task.proposals(tree))
+            known = self._proposals[tree.id] = self.task.proposals(tree)
         return known
 
     def rollout(self, state: Snapshot, rng: Random) -> Sequence[float]:
