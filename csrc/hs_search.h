@@ -151,7 +151,8 @@ typedef struct hs_search_header {
     hs_search_config config;
     uint64_t lanes_offset, index_offset, rows_offset, slots_offset; /* bytes */
     uint32_t index_size, slots_max, lane_size, reserved;            /* index_size is a power of two */
-    _Alignas(64) hs_pair tickets;                                   /* a cell: its sum is how many are left */
+    /* A cell: its sum is how many are left, and its visits count its changes, modulo 2^28. */
+    _Alignas(64) hs_pair tickets;
     hs_word32 stop;
     _Alignas(64) hs_word rows_next;
     hs_word slots_next;

@@ -63,7 +63,7 @@ void hs_search_undo_from(const hs_search_map *map, hs_search_lane *lane, uint32_
             .state = HS_SEARCH_UNDO, .level = --entered, .counts = -HS_SEARCH_IN_FLIGHT_ONE};
         hs_search_lane_change(map, lane, &leave, NULL);
     }
-    hs_search_change give = {.state = HS_SEARCH_GIVE, .value = 1};
+    hs_search_change give = {.state = HS_SEARCH_GIVE, .counts = HS_SEARCH_VISITS_ONE, .value = 1};
     hs_search_lane_change(map, lane, &give, NULL);
     hs_search_lane_say(lane, 0, HS_SEARCH_IDLE);
 }

@@ -89,7 +89,8 @@ int64_t hs_search_tickets(void *memory, int64_t add) {
         now.value = hs_search_double(hs_load_relaxed(&cell->high));
         double left = now.value + (double)add;
         left = left < 0 ? 0 : left > 0x1p53 ? 0x1p53 : left;
-        hs_search_change change = {.state = HS_SEARCH_TAKE, .value = left - now.value};
+        hs_search_change change = {
+            .state = HS_SEARCH_TAKE, .counts = HS_SEARCH_VISITS_ONE, .value = left - now.value};
         if (change.value == 0 || cell_change(&map, cell, 0, &change, &now)) return (int64_t)now.value;
     }
 }

@@ -108,7 +108,7 @@ static bool ticket_take(const hs_search_map *map, uint32_t number, uint32_t owne
     if (hs_load32_relaxed(&map->header->stop) != 0 ||
         hs_search_double(hs_load_relaxed(&map->header->tickets.high)) < 1)
         return false;
-    hs_search_change change = {.state = HS_SEARCH_TAKE, .value = -1};
+    hs_search_change change = {.state = HS_SEARCH_TAKE, .counts = HS_SEARCH_VISITS_ONE, .value = -1};
     hs_store32_relaxed(&lane->owner, owner);
     lane->number = number;
     lane->root = root;

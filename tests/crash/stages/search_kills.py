@@ -60,8 +60,8 @@ MUTANTS = (
     Mutant(
         "ticket lost",
         _BACKUP,
-        "{.state = HS_SEARCH_GIVE, .value = 1}",
-        "{.state = HS_SEARCH_GIVE, .value = 0}",
+        "{.state = HS_SEARCH_GIVE, .counts = HS_SEARCH_VISITS_ONE, .value = 1}",
+        "{.state = HS_SEARCH_GIVE, .counts = HS_SEARCH_VISITS_ONE, .value = 0}",
         "a simulation that was taken back is missing from those that were asked for",
     ),
     Mutant(
