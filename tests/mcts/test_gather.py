@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import helios_shm
 from helios_shm import CapacityError, Engine, Snapshot, Workspace
 from helios_shm.mcts.evaluator import Evaluation, EvaluatorError
 from helios_shm.mcts.search import Search
@@ -132,10 +133,17 @@ class Raising(Net):
         return super().evaluate(batch)
 
 
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """One store for all of them: each has searches of its own."""
+    with helios_shm.open(tmp_path_factory.mktemp("gather") / "store") as engine:
+        yield engine
+
+
 @pytest.fixture
-def root(engine: Engine) -> Iterator[Snapshot]:
+def root(engine: Engine) -> Snapshot:
     """x is to move, and wins by square 2."""
-    yield start(engine, b"xx.oo....")
+    return start(engine, b"xx.oo....")
 
 
 def start(engine: Engine, board: bytes) -> Snapshot:
@@ -391,8 +399,8 @@ def killing(search: Search[Any], seed: int) -> Iterator[list[int]]:
     def kill() -> None:
         answered = 0
         while not ended.wait(chance.uniform(0, 0.08)):
-            gathering, pool = search._gathering, search._pool
-            pids = [worker.process.pid for worker in ([] if pool is None else pool.workers) if worker.busy]
+            gathering = search._driver.gathering
+            pids = [worker.process.pid for worker in list(search._driver.workers) if worker.busy]
             if gathering is None or not pids:
                 continue
             pid, batches = chance.choice([*pids, gathering.process.pid]), gathering.process.stats.batches
@@ -413,11 +421,11 @@ def killing(search: Search[Any], seed: int) -> Iterator[list[int]]:
 
 
 def test_kills_of_workers_and_evaluator_change_no_count_and_no_sum(engine: Engine) -> None:
-    game, kills, restarts, seed = Encoded(seed=40, branching=5, depth=8), 0, 0, 0
-    while kills < 4 or restarts == 0:
-        seed += 1
+    game, kills, restarts = Encoded(seed=40, branching=5, depth=8), 0, 0
+    for seed in range(30):
         options = {"workers": 3, "evaluator": Judge(game), "start_method": "fork"}
         with Search(game, game.root(engine), seed=seed, **options) as search:
+            search.run(10)
             with killing(search, seed) as killed:
                 first, second = search.run(400), search.run(400)
             search.run(10)  # who died last is found
@@ -428,6 +436,9 @@ def test_kills_of_workers_and_evaluator_change_no_count_and_no_sum(engine: Engin
             assert stats is not None
             restarts += stats.restarts
             kills += len(killed)
+        if kills >= 4 and restarts > 0:
+            return
+    raise AssertionError(f"{kills} kills, and the evaluator was started again {restarts} times: too few")
 
 
 @pytest.mark.parametrize("workers", [1, 2])
