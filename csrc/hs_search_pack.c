@@ -48,7 +48,7 @@ static bool priors_alike(const hs_search_edge_data *edges, uint32_t n) {
 
 /* Rewards of an edge, or NULL: they are all 0. */
 static const double *rewards_of(const hs_search_map *map, const hs_search_edge_data *edge) {
-    uint32_t slot = hs_load32_acquire(&edge->rewards);
+    uint32_t slot = hs_load32_acquire(&edge->rewards); /* E34 */
     const double *rewards = slot == 0 ? NULL : hs_search_numbers(map, slot - 1);
     for (uint32_t i = 0; rewards != NULL && i < map->header->config.num_players; i++)
         if (rewards[i] != 0) return rewards;
@@ -58,7 +58,7 @@ static const double *rewards_of(const hs_search_map *map, const hs_search_edge_d
 static bool edge_pack(const hs_search_map *map, const hs_search_edge_data *edge, uint32_t index,
                       packer *packer) {
     hs_pair cell = cell_read(&edge->cell);
-    uint32_t visits = hs_search_visits(cell.low), child = hs_load32_acquire(&edge->child); /* E34 */
+    uint32_t visits = hs_search_visits(cell.low), child = hs_load32_acquire(&edge->child); /* E33 */
     if (visits == 0 && child == 0) return false;
     const double *rewards = rewards_of(map, edge);
     put32(packer, index);
