@@ -267,9 +267,25 @@ def test_time_ends_a_run_when_what_is_under_way_is_evaluated(engine: Engine) -> 
 def test_full_table_makes_room_between_batches(engine: Engine, workers: int) -> None:
     options = {"table_bytes": 1 << 20, "depth_max": 50, "workers": workers, "evaluator": WideNet()}
     with Search(Wide(), start(engine, b"!"), seed=1, **options) as search:
-        assert search.run(6000).num_simulations == 6000
+        assert search.run(3000).num_simulations == 3000
         assert search.metrics.evictions > 0
         check_nothing_is_in_flight(search, is_whole=False)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_search_that_was_saved_goes_on_with_an_evaluator(engine: Engine, workers: int) -> None:
+    """Which is not saved, unlike its options."""
+    branch = engine.branch(f"search/{workers}")
+    options = {"evaluator": Net(), "workers": workers, "leaves_per_worker": 4, "batch_size": 3}
+    with Search(Board(), start(engine, b"." * 9), seed=1, save_to=branch, **options) as search:
+        before = search.run(100).visit_counts
+    with Search.resume(Board(), branch, workers=workers, evaluator=Net()) as search:
+        after = search.run(100)
+        assert all(after.visit_counts[action] >= count for action, count in before.items())
+        assert sum(after.visit_counts.values()) == 200
+        assert search.evaluator_stats is not None and search.evaluator_stats.evaluations > 0
+        assert search.evaluator_stats.mean_batch_size <= 3
+        check_nothing_is_in_flight(search)
 
 
 # ---- what cannot be done ----
