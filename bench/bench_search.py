@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 
@@ -75,12 +75,14 @@ def least_equal(count: int) -> float:
 class Match:
     """Games of two searches, each at so many simulations a move, from scratch at every move."""
 
-    def __init__(self, engine: Engine, name: str, simulations: int, c: float) -> None:
+    def __init__(
+        self, engine: Engine, name: str, simulations: int, c: float, states: Literal["fields", "history"]
+    ) -> None:
         import pyspiel
 
         from helios_shm.mcts.games.open_spiel import OpenSpiel
 
-        self.pyspiel, self.engine, self.env = pyspiel, engine, OpenSpiel(name)
+        self.pyspiel, self.engine, self.env = pyspiel, engine, OpenSpiel(name, states=states)
         self.game: Any = self.env.game
         self.simulations, self.c = simulations, c
         self.seconds = [0.0, 0.0]  # ours, theirs
@@ -118,29 +120,31 @@ class Match:
 
 def search_strength(setting: Setting) -> Iterator[Row]:
     """Equal means that the interval of our score has 50 % in it."""
+    with store(setting) as engine:
+        for states in ("history", "fields"):
+            yield from optional(partial(strength_rows, engine, setting, states), f"connect four, {states}")
+
+
+def strength_rows(engine: Engine, setting: Setting, states: Literal["fields", "history"]) -> Iterator[Row]:
     games, simulations, c = setting.scale(200, 2), setting.scale(100, 20), 2.0
-    name = f"score in connect four, {simulations} simulations a move, c = {c:g}"
-    theirs = "OpenSpiel's MCTSBot (C++), the same formula, constant and rollouts"
-    try:
-        with store(setting) as engine:
-            match = Match(engine, "connect_four", simulations, c)
-            scores = [match.play(number) for number in range(games)]
-    except ImportError as error:
-        yield Row(operation=name, n=1, ours=Spread.single(0, "%"), skipped=(Skipped(theirs, str(error)),))
-        return
+    match = Match(engine, "connect_four", simulations, c, states)
+    scores = [match.play(number) for number in range(games)]
     score = statistics.fmean(scores)
     low, high = wilson(score, games)
-    won, lost = scores.count(1.0), scores.count(0.0)
+    won, lost, least = scores.count(1.0), scores.count(0.0), 100 * least_equal(games)
+    theirs = "OpenSpiel's MCTSBot (C++), the same formula, constant and rollouts"
+    meet = states == "fields"
     yield Row(
-        operation=name,
+        operation=f"score in connect four, {simulations} simulations a move, "
+        + ("move orders meet in one state" if meet else "a tree as theirs"),
         n=games,
         ours=Spread.single(100 * score, "%"),
         peers=(
             Beside.figures(theirs, Spread.single(100 * score, "%"), Spread.single(100 * (1 - score), "%")),
         ),
-        targets=(Target(">=", 100 * least_equal(games)),),
-        note=f"{won} won, {games - won - lost} drawn, {lost} lost, half of them begun; 95 % interval (Wilson) "
-        f"{100 * low:.1f} .. {100 * high:.1f} %, equal if it reaches 50 %; a move takes "
+        targets=(Target(">=", least),) if meet else (Target(">=", least), Target("<=", 100 - least)),
+        note=f"c = {c:g}; {won} won, {games - won - lost} drawn, {lost} lost, half of them begun; 95 % interval "
+        f"(Wilson) {100 * low:.1f} .. {100 * high:.1f} %, equal if it has 50 % in it; a move takes "
         f"{show(match.move_ns(0), 'ns')}, theirs {show(match.move_ns(1), 'ns')}",
     )
 
@@ -314,23 +318,35 @@ STORE_CASES: dict[str, Callable[[], tuple[Any, Callable[[Engine], Snapshot], obj
 }
 
 
+def each_expansion(search: Search[Any]) -> list[float]:
+    """Have the search note what the store took of each expansion, in ns."""
+    search.run(1)
+    assert search._made is not None
+    simulator = search._made[0].simulators[0]
+    expand, tally = simulator._expanded, simulator.tally
+    costs: list[float] = []
+
+    def noted(*arguments: Any) -> Any:
+        before = tally.store_ns
+        found = expand(*arguments)
+        costs.append(tally.store_ns - before)
+        return found
+
+    simulator._expanded = noted  # type: ignore[method-assign]
+    return costs
+
+
 def store_rows(engine: Engine, name: str, setting: Setting) -> Iterator[Row]:
-    """Searches of one process, one simulation at a time; of what each of them takes. deepcopy in between."""
+    """Searches of one process, and of what each of them takes. deepcopy in between."""
     env, start, held = STORE_CASES[name]()
-    root, searches, runs = start(engine), setting.scale(9, 1), setting.scale(300, 20)
-    costs, shares, copies = [], [], []
+    root, searches, count = start(engine), setting.scale(15, 1), setting.scale(300, 20)
+    costs: list[float] = []
+    shares, copies = [], []
     for seed in range(searches):
         with Search(env, root, seed=seed, table_bytes=TABLE_BYTES) as search:
-            search.run(1)
-            before = search.metrics
-            for _ in range(runs):
-                search.run(1)
-                after = search.metrics
-                if after.expansions > before.expansions:
-                    spent = after.store_ns - before.store_ns
-                    costs.append(spent / (after.expansions - before.expansions))
-                    shares.append(100 * spent / (after.total_ns - before.total_ns))
-                before = after
+            of_this = each_expansion(search)
+            shares.append(100 * search.run(count).store_share)
+            costs += of_this
         copies += [1e9 * _timed(lambda: copy.deepcopy(held)) for _ in range(3)]
     peer, load = "copy.deepcopy of the environment", f"load of the machine {os.getloadavg()[0]:.1f}"
     copied = statistics.median(copies)
@@ -343,11 +359,11 @@ def store_rows(engine: Engine, name: str, setting: Setting) -> Iterator[Row]:
         note=f"mean {show(statistics.fmean(costs), 'ns')}; {load}",
     )
     yield Row(
-        operation=f"share of a simulation that the store takes, {name}",
-        n=len(shares),
+        operation=f"share of a search that the store takes, {name}",
+        n=searches * count,
         ours=Spread.of(shares, "%"),
         targets=(Target("<=", 10),) if copied >= 1e5 else (),
-        note=f"of simulations that expand; a copy takes {show(copied, 'ns')}: "
+        note=f"{searches} searches of {count} simulations; a copy takes {show(copied, 'ns')}: "
         + ("less than 10 % is asked" if copied >= 1e5 else "below 100 us, nothing is asked")
         + f"; {load}",
     )
@@ -605,7 +621,7 @@ def chess_rows(engine: Engine, setting: Setting) -> Iterator[Row]:
 
 def pure_row(engine: Engine, env: Any, setting: Setting) -> Row:
     """Simulations a second of a search in C++ that shares nothing, and of ours."""
-    match, rounds = Match(engine, "connect_four", setting.scale(2000, 50), 2.0), setting.scale(5, 1)
+    match, rounds = Match(engine, "connect_four", setting.scale(2000, 50), 2.0, "fields"), setting.scale(5, 1)
     position = match.game.new_initial_state()
     ours, theirs = [], []
     for turn in range(rounds):

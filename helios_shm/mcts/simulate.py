@@ -195,16 +195,17 @@ class Simulator(Generic[A]):
     def simulate(self, lane: int, root: int) -> bool:
         """One simulation, or some if they end where the returns are known. False: no ticket was left, or somebody said
         stop."""
-        descent = self._descent
-        with self.timed():
-            try:
-                self.table.begin(lane, self.owner, root, descent)
-                leaf = self.leaf(lane, descent)
-                if leaf is not None:
-                    self.table.backup(lane, self.evaluate(leaf.state))
-            except BaseException:
-                self.table.abandon(lane)
-                raise
+        descent, began = self._descent, perf_counter_ns()
+        try:
+            self.table.begin(lane, self.owner, root, descent)
+            leaf = self.leaf(lane, descent)
+            if leaf is not None:
+                self.table.backup(lane, self.evaluate(leaf.state))
+        except BaseException:
+            self.table.abandon(lane)
+            raise
+        finally:
+            self.tally.total_ns += perf_counter_ns() - began
         return not descent.none
 
     @contextlib.contextmanager

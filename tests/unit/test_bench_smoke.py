@@ -45,7 +45,7 @@ LINES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "search_store": {
         r"fork \+ commit of an expansion, .*": (r"copy\.deepcopy of the environment",),
-        r"share of a simulation that the store takes, .*": (),
+        r"share of a search that the store takes, .*": (),
     },
     "search_taxi": {
         r"a state of Taxi-v4 more, to change": ("deepcopy",),
