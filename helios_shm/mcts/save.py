@@ -54,8 +54,8 @@ _HAS_CHILD, _HAS_REWARDS = 1, 2
 _ACTIONS_MAX = 1 << 20
 _TRIAL_ID_SIZE = 16
 _NOTHING = -1
-# What the table counts to: csrc/hs_search.h, HS_SEARCH_VISITS_FULL.
-_VISITS_FULL = 2**28 - 2**20
+# Half of what a table counts to (csrc/hs_search.h): there is room for as many again.
+_VISITS_MAX = 2**27
 
 
 @dataclass(frozen=True, slots=True)
@@ -590,6 +590,6 @@ def _restored(edge: CountedEdge, numbers: Mapping[bytes, int]) -> Edge:
 
 def _counted(visits: int, value_sum: float) -> tuple[int, float]:
     """Counts as a table can have them: those of several may add up to more than one counts to. The mean stays."""
-    if visits <= _VISITS_FULL:
+    if visits <= _VISITS_MAX:
         return visits, value_sum
-    return _VISITS_FULL, value_sum / visits * _VISITS_FULL
+    return _VISITS_MAX, value_sum / visits * _VISITS_MAX

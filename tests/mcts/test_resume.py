@@ -7,6 +7,7 @@ import signal
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 import helios_shm
 from helios_shm import Branch, ConflictError, CorruptError, Engine, NotFoundError, Snapshot, Workspace
 from helios_shm.mcts import Search
-from helios_shm.mcts.save import Saved
+from helios_shm.mcts.save import Saved, decode_row, encode_row
 from helios_shm.mcts.tree import TreeNode, grow
 from tests.mcts.environments import TicTacToe, Walk
 
@@ -187,6 +188,24 @@ def test_table_too_small_gets_the_states_most_visited(engine: Engine, branch: Br
         assert again.tree(max_nodes=5) == before
         again.run(300)
         assert again.tree().visits == 4500
+
+
+def test_counts_that_no_table_holds_keep_their_means(engine: Engine, branch: Branch) -> None:
+    """Root parallelism saves sums, which may be more than one table counts to."""
+    with Search(Sized(), engine.empty, seed=1, save_to=branch) as search:
+        search.run(100)
+        before = search.tree()
+    path = f"row/{engine.empty.id}"
+    row, edges, players = decode_row(bytes.fromhex(engine.empty.id), branch.head[path])
+    more = [replace(edge, visits=edge.visits << 26, value_sum=edge.value_sum * 2**26) for edge in edges]
+    with branch.transaction() as workspace:
+        workspace[path] = encode_row(row, more, players)
+    with Search.resume(Sized(), branch) as again:
+        after = again.tree()
+        assert {node.visits for node in after.children} == {1 << 27}
+        values = {node.action: pytest.approx(node.value) for node in before.children}
+        assert {node.action: node.value for node in after.children} == values
+        assert again.run(20).num_simulations == 20
 
 
 def test_what_cannot_be_gone_on_with_says_why(engine: Engine, branch: Branch) -> None:

@@ -495,6 +495,7 @@ def test_branch_without_a_search_says_so(branch: Branch) -> None:
         ("trial/zz", b"", CorruptError),
         ("trial/" + "00" * 16, b"", CorruptError),
         ("row/zz", b"", CorruptError),
+        ("row/" + "zz" * 32, b"", CorruptError),
         ("row/" + "00" * 32, b"", CorruptError),
         (
             "row/" + "00" * 32,
