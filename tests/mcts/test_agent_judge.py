@@ -5,6 +5,7 @@ import os
 import pickle
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,13 @@ from helios_shm.mcts.agent import Command, Judge, Outcome, share_passed, succeed
 def outcome_of(text: str, returncode: int = 0, limit: object = None) -> Outcome:
     data = text.encode()
     return Outcome(returncode, limit, data, len(data), 0.0, 0.0, 0)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    """Nothing here is about disks."""
+    with helios_shm.open(None) as opened:
+        yield opened
 
 
 def state_of(engine: Engine, answer: int) -> Snapshot:
@@ -65,7 +73,7 @@ def test_share_is_read_from_the_real_runners(tmp_path: Path) -> None:
     """
     (tmp_path / "test_it.py").write_text(textwrap.dedent(tests))
     for argv in (["-m", "unittest"], ["-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py"]):
-        outcome = Command([sys.executable, *argv]).run(tmp_path)
+        outcome = Command([sys.executable, *argv], env={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}).run(tmp_path)
         assert share_passed(outcome) == 0.5, outcome.text
 
 

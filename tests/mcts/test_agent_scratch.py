@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,13 @@ from helios_shm.mcts.agent.edit import edited
 from tests.programs import untraced
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    """Nothing here is about disks."""
+    with helios_shm.open(None) as opened:
+        yield opened
 
 
 @pytest.fixture

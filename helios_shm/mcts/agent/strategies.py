@@ -118,11 +118,10 @@ class _Search:
             done[job.index] = job.result
             if job.result.score >= self.task.solved and not to_the_end:
                 run.stop_above(job.index)
-        fresh = []
-        for index in sorted(done):
-            if not (run.stopped_above is not None and index > run.stopped_above) and self.note(done[index]):
-                fresh.append(done[index])
-        return fresh
+        left_out = run.stopped_above
+        for index in [index for index in done if left_out is not None and index > left_out]:
+            self.spend(done.pop(index).spent)
+        return [done[index] for index in sorted(done) if self.note(done[index])]
 
     def matched(
         self, pairs: Sequence[tuple[_Candidate, _Candidate]], root: _Candidate, resolve: Resolve | None
