@@ -250,8 +250,7 @@ class Simulator(Generic[A]):
             row = self.table.find(bytes.fromhex(state.id))
             if row is None:
                 leaf = self._entered(node, action, state)
-                self.table.link(lane, leaf.row, rewards)
-                if leaf.fresh:
+                if self.table.link(lane, leaf.row, rewards) and leaf.fresh:
                     return leaf
             else:
                 self.tally.transpositions += 1

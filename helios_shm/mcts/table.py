@@ -343,10 +343,10 @@ class Table:
         """Go on walking down from the child that the path's last edge has now."""
         check(lib.hs_search_resume(self._memory, lane, self._rng, descent._leaf), "a search's table")
 
-    def link(self, lane: int, child: int, rewards: Sequence[float] | None) -> None:
-        """Give the path's last edge its child, unless somebody has."""
+    def link(self, lane: int, child: int, rewards: Sequence[float] | None) -> bool:
+        """Give the path's last edge its child. False: somebody has given it another, and the path leads there."""
         given = ffi.NULL if rewards is None else ffi.new("double[]", list(rewards))
-        check(lib.hs_search_link(self._memory, lane, child, given), "a search's table")
+        return check(lib.hs_search_link(self._memory, lane, child, given), "a search's table") == 0
 
     def backup(self, lane: int, values: Sequence[float], count: int = 1) -> None:
         """End a simulation with these values of the row it came to."""

@@ -52,11 +52,28 @@ MUTANTS = (
         why="pages of a mapping behind the end of its file are a signal",
     ),
     Mutant(
-        name="an entry may reach beyond its chunk",
+        name="an entry may be of any size",
         file="csrc/hs_ring.c",
-        old="hs_ring_units(header->stored_size) <= units_left;",
-        new="units_left > 0;",
-        why="a payload that ends behind the ring's end is read from whatever is mapped there",
+        old="""    if (stored_size > HS_ENTRY_PAYLOAD_MAX || kind < HS_ENTRY_NODE || kind > HS_ENTRY_BLOB ||
+        codec > HS_CODEC_LZ4)
+        return false;
+    if (kind == HS_ENTRY_BLOB) return stored_size == 0;
+    return codec != HS_CODEC_RAW || stored_size == raw_size;
+}
+
+bool hs_ring_header_fits(const hs_entry *header, uint32_t units_left) {
+    return sizes_agree(header->kind, header->codec, header->stored_size, header->raw_size) &&
+           hs_ring_units(header->stored_size) <= units_left;
+""",
+        new="""    if (kind < HS_ENTRY_NODE || kind > HS_ENTRY_BLOB || codec > HS_CODEC_LZ4) return false;
+    if (kind == HS_ENTRY_BLOB) return stored_size == 0;
+    return codec != HS_CODEC_RAW || stored_size == raw_size;
+}
+
+bool hs_ring_header_fits(const hs_entry *header, uint32_t units_left) {
+    return sizes_agree(header->kind, header->codec, header->stored_size, header->raw_size) && units_left > 0;
+""",
+        why="a payload that ends behind the segment's end is read from whatever is mapped there",
     ),
     Mutant(
         name="a child may have no entries",
