@@ -190,6 +190,26 @@ def test_table_too_small_gets_the_states_most_visited(engine: Engine, branch: Br
         assert again.tree().visits == 4500
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_search_that_drops_states_as_it_goes_saves_what_it_has(
+    engine: Engine, branch: Branch, workers: int
+) -> None:
+    small: dict[str, Any] = {"depth_max": 20, "table_bytes": 1 << 20, "save_every": 0.0}
+    with Search(Bush(), engine.empty, workers=workers, seed=1, save_to=branch, **small) as search:
+        search.run(9000)
+        assert search.metrics.evictions > 0
+        rows = search.metrics.rows
+    saved = Saved.load(branch)
+    ids = {row.id for row in saved}
+    assert len(ids) == rows and set(saved.state.keys("state/")) == {f"state/{id.hex()}" for id in ids}
+    root = saved.row(saved.header.root)
+    assert root is not None and root.visits == saved.header.num_simulations == 9000
+    with Search.resume(Bush(), branch, workers=workers) as again:
+        again.run(500)
+        assert again.tree().visits == 9500
+
+
 def test_counts_that_no_table_holds_keep_their_means(engine: Engine, branch: Branch) -> None:
     """Root parallelism saves sums, which may be more than one table counts to."""
     with Search(Sized(), engine.empty, seed=1, save_to=branch) as search:
