@@ -332,7 +332,7 @@ def each_expansion(search: Search[Any]) -> list[float]:
         costs.append(tally.store_ns - before)
         return found
 
-    simulator._expanded = noted  # type: ignore[method-assign]
+    simulator._expanded = noted  # type: ignore[assignment, method-assign]
     return costs
 
 
