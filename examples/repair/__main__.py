@@ -112,11 +112,13 @@ STRATEGIES: dict[str, Callable[..., Found]] = {
 
 def installed(engine: Engine) -> Snapshot:
     """The package as it is installed, as a state."""
+    missing = [name for name in (*PACKAGES, "coverage", "merge3", "pytest") if find_spec(name) is None]
+    if missing:
+        raise SystemExit(f'not installed: {", ".join(missing)}; pip install "helios-shm[repair]"')
     workspace = engine.empty.fork()
     for package in PACKAGES:
         spec = find_spec(package)
-        if spec is None or spec.origin is None:
-            raise SystemExit(f'{package} is not installed: pip install "helios-shm[repair]"')
+        assert spec is not None and spec.origin is not None
         workspace.ingest(Path(spec.origin).parent, prefix=f"{package}/", exclude=["**/__pycache__/"])
     return workspace.commit().snapshot
 

@@ -15,10 +15,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import libcst
-from libcst.metadata import ByteSpanPositionProvider, MetadataWrapper, PositionProvider
-
 from helios_shm.mcts.agent import Replace
+
+try:
+    import libcst
+    from libcst.metadata import ByteSpanPositionProvider, MetadataWrapper, PositionProvider
+except ImportError as error:
+    raise ImportError('libcst is not installed: pip install "helios-shm[repair]"') from error
 
 _FAMILIES: Sequence[dict[type[libcst.CSTNode], str]] = (
     {

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -185,6 +186,17 @@ def test_the_environment_meets_a_tree_again_whichever_edits_led_there(engine: En
     assert env.returns(end) == (1.0,)
     assert env.rollout(root, None) == (0.0,)  # type: ignore[arg-type]
     assert len(log_of(tmp_path)) == 8
+
+
+def promising(state: Snapshot, actions: Sequence[Edit]) -> Sequence[float]:
+    return [9.0 if isinstance(edit, Write) and edit.data == OPEN[edit.path] else 0.0 for edit in actions]
+
+
+def test_tree_search_follows_what_a_task_holds_to_be_promising(engine: Engine, tmp_path: Path) -> None:
+    task = replace(locks(tmp_path), prior_logits=promising)
+    found = tree(task, state_of(engine, CLOSED), seconds=30, workers=1, seed=1)
+    assert dict(found.winner) == OPEN
+    assert found.judged <= 12
 
 
 # --- edits that do not fit, and deaths ---
