@@ -5,6 +5,7 @@ import os
 import pickle
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 import helios_shm
 from helios_shm import Engine, Snapshot
 from helios_shm.mcts.agent import Command, Judge, Outcome, share_passed, succeeded
+from helios_shm.mcts.agent.scratch import remove_abandoned
 
 
 def outcome_of(text: str, returncode: int = 0, limit: object = None) -> Outcome:
@@ -187,6 +189,26 @@ def test_a_judge_killed_in_the_middle_is_replaced_by_another(engine: Engine, tmp
     assert workers[1].exitcode == 0
     assert log.read_text().split() == ["3", "3"]
     assert judge(state).remembered
+
+
+def test_claims_of_the_dead_go_with_their_directories(engine: Engine, tmp_path: Path) -> None:
+    judge = Judge(Command(["sleep", "1000"]), root=tmp_path / "root")
+    living = Judge(counting(tmp_path / "log", "sleep 1000"), root=tmp_path / "root")
+    state, context = state_of(engine, 3), multiprocessing.get_context("fork")
+    claims = tmp_path / "root" / "claims"
+    workers = [context.Process(target=judge_all, args=(each, [state])) for each in (judge, living)]
+    for worker in workers:
+        worker.start()
+    while not (tmp_path / "log").exists() or len(os.listdir(claims)) < 2:
+        assert all(worker.is_alive() for worker in workers)
+    workers[0].kill()
+    workers[0].join()
+    deadline = time.monotonic() + 20
+    while len(os.listdir(claims)) > 1 and time.monotonic() < deadline:
+        remove_abandoned(tmp_path / "root")
+    assert os.listdir(claims) == [f"{living.key}-{state.id}"]
+    workers[1].kill()
+    workers[1].join()
 
 
 def test_a_judge_that_costs_less_has_the_first_word(engine: Engine, tmp_path: Path) -> None:

@@ -203,13 +203,29 @@ def _one_at_a_time(top: Path) -> Iterator[None]:
 
 def _remove_abandoned(top: Path) -> None:
     for path in top.iterdir():
-        if path.name != CLAIMS:
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            if path.name == CLAIMS:
+                for claim in path.iterdir():
+                    with contextlib.suppress(OSError):
+                        _drop_claim(claim)
+            else:
                 fd = _locked(path)
                 try:
                     _remove(path)
                 finally:
                     os.close(fd)
+
+
+def _drop_claim(path: Path) -> None:
+    """Remove a claim whose owner was killed. Who waits for the lock meanwhile finds it without a name, and tries again.
+    Raises BlockingIOError if it is somebody's."""
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(fd).st_nlink:
+            os.unlink(path)
+    finally:
+        os.close(fd)
 
 
 def _remove(directory: Path) -> None:
