@@ -76,7 +76,8 @@ def test_best_of_n_finds_the_best_and_stops_there(engine: Engine, tmp_path: Path
     assert found.winner == state_of(engine, {"guess": b"4"})
     assert (found.score, found.solved) == (1.0, True)
     assert found.edits == (Write("guess", b"4"),)
-    assert found.judged == found.commands == 6  # 90, and 0 to 4
+    assert found.judged == 6  # 90, and 0 to 4
+    assert 6 <= found.commands <= 7  # 5 may have been tried beside 4
     assert found.deaths == found.dropped == 0
     assert min(found.command_seconds, found.materialize_seconds, found.store_seconds) > 0
 
@@ -153,7 +154,8 @@ def test_strategies_open_all_locks_and_judge_each_state_once(
     again = STRATEGIES[name](locks(tmp_path), start)
     assert again.winner == found.winner
     if name != "tree":
-        assert (again.commands, again.judged) == (0, found.judged)
+        assert again.judged == found.judged
+    assert len(log_of(tmp_path)) - len(set(log_of(tmp_path))) <= 1  # that one, again
     assert os.listdir(tmp_path / "root") == ["claims"]
 
 
