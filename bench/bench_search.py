@@ -50,6 +50,8 @@ ALONE = "one process alone, the same run"
 CONFIDENCE = 1.96  # standard errors: 95 of 100 intervals hold what they are about
 CORES_FOR_ELEVEN = 16
 TABLE_BYTES = 64 << 20
+SEEDS_APART = 7_777_777
+States = Literal["fields", "history"]
 
 
 def cores() -> int:
@@ -76,7 +78,7 @@ class Match:
     """Games of two searches, each at so many simulations a move, from scratch at every move."""
 
     def __init__(
-        self, engine: Engine, name: str, simulations: int, c: float, states: Literal["fields", "history"]
+        self, engine: Engine, name: str, simulations: int, c: float, states: States, solve: bool
     ) -> None:
         import pyspiel
 
@@ -84,7 +86,7 @@ class Match:
 
         self.pyspiel, self.engine, self.env = pyspiel, engine, OpenSpiel(name, states=states)
         self.game: Any = self.env.game
-        self.simulations, self.c = simulations, c
+        self.simulations, self.c, self.solve = simulations, c, solve
         self.seconds = [0.0, 0.0]  # ours, theirs
         self.moves = [0, 0]
 
@@ -97,8 +99,8 @@ class Match:
 
     def theirs(self, position: Any, seed: int) -> int:
         pyspiel = self.pyspiel
-        rollouts = pyspiel.RandomRolloutEvaluator(1, seed)
-        bot = pyspiel.MCTSBot(self.game, rollouts, self.c, self.simulations, 100, False, seed, False)
+        rollouts = pyspiel.RandomRolloutEvaluator(1, seed + SEEDS_APART)  # not the numbers that the bot draws
+        bot = pyspiel.MCTSBot(self.game, rollouts, self.c, self.simulations, 100, self.solve, seed, False)
         return int(bot.step(position))
 
     def play(self, number: int) -> float:
@@ -121,28 +123,33 @@ class Match:
 def search_strength(setting: Setting) -> Iterator[Row]:
     """Equal means that the interval of our score has 50 % in it."""
     with store(setting) as engine:
-        for states in ("history", "fields"):
-            yield from optional(partial(strength_rows, engine, setting, states), f"connect four, {states}")
+        ways: tuple[tuple[States, bool], ...] = (("history", False), ("fields", False), ("fields", True))
+        for states, solve in ways:
+            yield from optional(
+                partial(strength_rows, engine, setting, states, solve), f"connect four, {states}"
+            )
 
 
-def strength_rows(engine: Engine, setting: Setting, states: Literal["fields", "history"]) -> Iterator[Row]:
-    games, simulations, c = setting.scale(200, 2), setting.scale(100, 20), 2.0
-    match = Match(engine, "connect_four", simulations, c, states)
+def strength_rows(engine: Engine, setting: Setting, states: States, solve: bool) -> Iterator[Row]:
+    games, simulations, c = setting.scale(100 if solve else 200, 2), setting.scale(100, 20), 0.7
+    match = Match(engine, "connect_four", simulations, c, states, solve)
     scores = [match.play(number) for number in range(games)]
     score = statistics.fmean(scores)
     low, high = wilson(score, games)
     won, lost, least = scores.count(1.0), scores.count(0.0), 100 * least_equal(games)
-    theirs = "OpenSpiel's MCTSBot (C++), the same formula, constant and rollouts"
-    meet = states == "fields"
+    theirs = "OpenSpiel's MCTSBot (C++)" + (", which also proves positions (MCTS-Solver)" if solve else "")
+    alike = states == "history"
+    targets = () if solve else (Target(">=", least), Target("<=", 100 - least))[: 1 + alike]
     yield Row(
         operation=f"score in connect four, {simulations} simulations a move, "
-        + ("move orders meet in one state" if meet else "a tree as theirs"),
+        + ("a tree as theirs" if alike else "move orders meet in one state")
+        + ", a solver there" * solve,
         n=games,
         ours=Spread.single(100 * score, "%"),
         peers=(
             Beside.figures(theirs, Spread.single(100 * score, "%"), Spread.single(100 * (1 - score), "%")),
         ),
-        targets=(Target(">=", least),) if meet else (Target(">=", least), Target("<=", 100 - least)),
+        targets=targets,
         note=f"c = {c:g}; {won} won, {games - won - lost} drawn, {lost} lost, half of them begun; 95 % interval "
         f"(Wilson) {100 * low:.1f} .. {100 * high:.1f} %, equal if it has 50 % in it; a move takes "
         f"{show(match.move_ns(0), 'ns')}, theirs {show(match.move_ns(1), 'ns')}",
@@ -198,8 +205,8 @@ def spinner(loops: int) -> Job:
 
 def speedup_row(engine: Engine, microseconds: int, workers: int, setting: Setting) -> Row:
     """Sides take turns: one process, all of them on one tree, and all of them with their loops and nothing else."""
-    loops, rounds = loops_of(microseconds), setting.scale(7, 1)
-    count = setting.scale(max(200, 600_000 // (microseconds + 60)), 50)
+    loops, rounds = loops_of(microseconds), setting.scale(5, 1)
+    count = setting.scale(max(200, 300_000 // (microseconds + 60)), 50)
     workspace = engine.empty.fork()
     workspace["number"] = b"0"
     root, env = workspace.commit().snapshot, Loops(loops)
@@ -318,22 +325,33 @@ STORE_CASES: dict[str, Callable[[], tuple[Any, Callable[[Engine], Snapshot], obj
 }
 
 
-def each_expansion(search: Search[Any]) -> list[float]:
-    """Have the search note what the store took of each expansion, in ns."""
+def each_expansion(search: Search[Any]) -> tuple[list[float], list[float]]:
+    """Have the search note what the store takes of each expansion, in ns: of time, and of this thread's processor time,
+    which leaves out whoever else runs on the core meanwhile. The clock's own cost is in it."""
     search.run(1)
     assert search._made is not None
-    simulator = search._made[0].simulators[0]
-    expand, tally = simulator._expanded, simulator.tally
-    costs: list[float] = []
+    simulator: Any = search._made[0].simulators[0]
+    expand, step, tally = simulator._expanded, simulator.rules.step, simulator.tally
+    times: list[float] = []
+    processor: list[float] = []
+    stepped = 0
+
+    def noted_step(*arguments: Any) -> Any:
+        nonlocal stepped
+        before = time.thread_time_ns()
+        rewards = step(*arguments)
+        stepped = time.thread_time_ns() - before
+        return rewards
 
     def noted(*arguments: Any) -> Any:
-        before = tally.store_ns
+        before, began = tally.store_ns, time.thread_time_ns()
         found = expand(*arguments)
-        costs.append(tally.store_ns - before)
+        processor.append(time.thread_time_ns() - began - stepped)
+        times.append(tally.store_ns - before)
         return found
 
-    simulator._expanded = noted  # type: ignore[assignment, method-assign]
-    return costs
+    simulator._expanded, simulator.rules.step = noted, noted_step
+    return times, processor
 
 
 def store_rows(engine: Engine, name: str, setting: Setting) -> Iterator[Row]:
@@ -341,12 +359,13 @@ def store_rows(engine: Engine, name: str, setting: Setting) -> Iterator[Row]:
     env, start, held = STORE_CASES[name]()
     root, searches, count = start(engine), setting.scale(15, 1), setting.scale(300, 20)
     costs: list[float] = []
+    processor: list[float] = []
     shares, copies = [], []
     for seed in range(searches):
         with Search(env, root, seed=seed, table_bytes=TABLE_BYTES) as search:
-            of_this = each_expansion(search)
+            times, of_processor = each_expansion(search)
             shares.append(100 * search.run(count).store_share)
-            costs += of_this
+            costs, processor = costs + times, processor + of_processor
         copies += [1e9 * _timed(lambda: copy.deepcopy(held)) for _ in range(3)]
     peer, load = "copy.deepcopy of the environment", f"load of the machine {os.getloadavg()[0]:.1f}"
     copied = statistics.median(copies)
@@ -356,7 +375,8 @@ def store_rows(engine: Engine, name: str, setting: Setting) -> Iterator[Row]:
         ours=Spread.of(costs, "ns"),
         peers=(Beside.figures(peer, Spread.of(costs, "ns"), Spread.of(copies, "ns")),),
         targets=(Target("<=", 15_000),),
-        note=f"mean {show(statistics.fmean(costs), 'ns')}; {load}",
+        note=f"mean {show(statistics.fmean(costs), 'ns')}; of this thread's processor time "
+        f"{show(statistics.median(processor), 'ns')}, the rest is others' on the same core; {load}",
     )
     yield Row(
         operation=f"share of a search that the store takes, {name}",
@@ -621,7 +641,10 @@ def chess_rows(engine: Engine, setting: Setting) -> Iterator[Row]:
 
 def pure_row(engine: Engine, env: Any, setting: Setting) -> Row:
     """Simulations a second of a search in C++ that shares nothing, and of ours."""
-    match, rounds = Match(engine, "connect_four", setting.scale(2000, 50), 2.0, "fields"), setting.scale(5, 1)
+    match, rounds = (
+        Match(engine, "connect_four", setting.scale(2000, 50), 2.0, "fields", False),
+        setting.scale(5, 1),
+    )
     position = match.game.new_initial_state()
     ours, theirs = [], []
     for turn in range(rounds):
