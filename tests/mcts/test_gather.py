@@ -21,7 +21,7 @@ from helios_shm import CapacityError, Engine, Snapshot, Workspace
 from helios_shm.mcts.evaluator import Evaluation, EvaluatorError
 from helios_shm.mcts.search import Search
 from tests.mcts.made import KEY, Made
-from tests.mcts.whole import assert_nobody_is_under_way, assert_sums
+from tests.mcts.whole import Victims, assert_nobody_is_under_way, assert_sums
 from tests.processes.rig import SECONDS_MAX
 
 LINES = ((0, 1, 2), (3, 4, 5), (6, 7, 8), (0, 3, 6), (1, 4, 7), (2, 5, 8), (0, 4, 8), (2, 4, 6))
@@ -410,22 +410,24 @@ def killing(search: Search[Any], seed: int) -> Iterator[list[int]]:
     """Kill one of the workers, or the evaluator if it has answered since it was killed last, again and again. The list
     is of those killed."""
     killed: list[int] = []
-    ended, chance = threading.Event(), random.Random(seed)
+    ended, chance, victims = threading.Event(), random.Random(seed), Victims(search)
 
     def kill() -> None:
         answered = 0
         while not ended.wait(chance.uniform(0, 0.08)):
             gathering = search._driver.gathering
-            pids = [worker.process.pid for worker in list(search._driver.workers) if worker.busy]
-            if gathering is None or not pids:
+            workers = {worker.process.pid: worker for worker in victims.busy()}
+            if gathering is None or not workers:
                 continue
-            pid, batches = chance.choice([*pids, gathering.process.pid]), gathering.process.stats.batches
+            pid, batches = chance.choice([*workers, gathering.process.pid]), gathering.process.stats.batches
             if pid is None or (pid == gathering.process.pid and batches == answered):
                 continue
             answered = batches if pid == gathering.process.pid else answered
             with suppress(ProcessLookupError):  # it may have been buried just now
                 os.kill(pid, signal.SIGKILL)
                 killed.append(pid)
+                if pid in workers:
+                    victims.killed(workers[pid])
 
     thread = threading.Thread(target=kill)
     thread.start()

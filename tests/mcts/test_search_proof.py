@@ -25,7 +25,7 @@ from helios_shm.mcts import Search
 from helios_shm.mcts.table import Table
 from tests.mcts.made import Made
 from tests.mcts.twin import Formula, Twin
-from tests.mcts.whole import assert_nobody_is_under_way, assert_sums
+from tests.mcts.whole import Victims, assert_nobody_is_under_way, assert_sums
 
 
 @pytest.fixture(scope="module")
@@ -54,18 +54,18 @@ def killing(search: Search[Any], every: float, seed: int) -> Iterator[list[int]]
     """Kill a worker of the search, any of them, every so many seconds. The list is of those who were killed."""
     killed: list[int] = []
     ended = threading.Event()
-    chance = random.Random(seed)
+    chance, victims = random.Random(seed), Victims(search)
 
     def kill() -> None:
         while not ended.wait(chance.uniform(0, 2 * every)):
-            workers = list(search._driver.workers)
-            alive = [worker.process.pid for worker in workers if worker.busy]
-            if alive:
-                pid = chance.choice(alive)
+            if alive := victims.busy():
+                worker = chance.choice(alive)
+                pid = worker.process.pid
                 assert pid is not None
                 # The driver may have buried it just now; its number is not given away so soon.
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+                    victims.killed(worker)
                     killed.append(pid)
 
     thread = threading.Thread(target=kill)

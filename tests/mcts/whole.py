@@ -15,11 +15,50 @@ from typing import Any
 from helios_shm import Engine
 from helios_shm._capi import check, ffi, lib
 from helios_shm.mcts import Search
+from helios_shm.mcts.metrics import Tally
+from helios_shm.mcts.pool import Worker
 from helios_shm.mcts.table import TERMINAL_ROW, Row, Table
 from tests.mcts.made import KEY, Made
 
 # Sums of numbers about 1, added in two orders: so much for each.
 _CLOSE = 1e-10
+
+
+class Victims:
+    """Which workers may be killed: those who have got somewhere since the death before, and of the others each a few
+    times in a row. A search whose workers never get anywhere is given up, by design, and on a busy machine a worker
+    starts slowly."""
+
+    IN_VAIN_MAX = 3
+
+    def __init__(self, search: Search[Any]) -> None:
+        self._search = search
+        self._seen: dict[int, int] = {}
+        self._in_vain: dict[int, int] = {}
+
+    def busy(self) -> list[Worker]:
+        """Those who are at work, and may be killed."""
+        return [
+            worker
+            for worker in list(self._search._driver.workers)
+            if worker.busy
+            and (
+                self._done(worker) != self._seen.get(worker.index)
+                or self._in_vain.get(worker.index, 0) < self.IN_VAIN_MAX
+            )
+        ]
+
+    def killed(self, worker: Worker) -> None:
+        """One was killed."""
+        done = self._done(worker)
+        in_vain = done == self._seen.get(worker.index)
+        self._in_vain[worker.index] = self._in_vain.get(worker.index, 0) + 1 if in_vain else 0
+        self._seen[worker.index] = done
+
+    @staticmethod
+    def _done(worker: Worker) -> int:
+        tally = Tally.seen(worker.table.tally(worker.owner))
+        return tally.total_ns + tally.evaluate_ns
 
 
 def assert_nobody_is_under_way(search: Search[Any]) -> None:
