@@ -34,6 +34,7 @@ from helios_shm._capi import check, lib
 from helios_shm.attachment import Attachment
 from helios_shm.store import StorePaths
 from tests.crash.stage import Outcome, Run
+from tests.crash.stages.named_kills import ELSEWHERE
 from tests.crash.tree import Mutant
 from tests.processes.rig import (
     Worker,
@@ -107,8 +108,8 @@ def _stops(run: Run) -> list[tuple[str, str]]:
         who = "coordinator" if "/* coordinator" in line else "worker"
         found += [(who, label) for label in re.findall(r"X\((\w+)\)", line)]
     # A coordinator evicts when there are more branches than slots, and leaves when there is nobody to be blocked.
-    # Nobody collects here.
-    left_out = ("evict", "leave", "stop_", "gc_")
+    # Nobody collects here, or searches.
+    left_out = ("evict", "leave", *ELSEWHERE)
     stops = [stop for stop in found if not stop[1].startswith(left_out)] + [("worker", "")] * 6
     run.chance("stops").shuffle(stops)
     return stops
