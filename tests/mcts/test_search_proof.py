@@ -94,14 +94,16 @@ def best_action(game: Made, at: bytes | None = None) -> tuple[int, list[float]]:
     return action, [each[player] for each in values]
 
 
-# Whose best action a search is sure of after 1000 simulations and 450 states.
-GAME = Slow(seed=40, branching=5, depth=8)
+# Whose best action has nine tenths of the visits after 500 simulations, whatever the seed: disturbed or not, a search
+# is sure of it.
+GAME = Slow(seed=189, branching=5, depth=8)
 
 
 @pytest.mark.parametrize(("parallel", "seconds"), [("tree", 2.0), ("root", 0.5), ("leaf", 0.5)])
 def test_kills_change_no_count_and_no_answer(store: Engine, parallel: Any, seconds: float) -> None:
-    loops, every = (15_000, 0.02) if parallel == "tree" else (3000, 0.06)
-    kills_survived(store, replace(GAME, loops=loops), parallel, seconds, every)
+    kills_survived(
+        store, replace(GAME, loops=20_000), parallel, seconds, every=0.02 if parallel == "tree" else 0.06
+    )
 
 
 @pytest.mark.slow
@@ -117,7 +119,7 @@ def kills_survived(store: Engine, game: Slow, parallel: Any, seconds: float, eve
         1000 if parallel == "tree" else 3000
     )  # the others have three trees, or three rollouts a state
     kills, lost, end = 0, 0, time.monotonic() + seconds
-    while time.monotonic() < end:
+    while lost == 0 or time.monotonic() < end:
         with Search(
             game, game.root(store), workers=3, parallel=parallel, seed=kills, start_method="fork", c_uct=1.0
         ) as search:
@@ -133,7 +135,6 @@ def kills_survived(store: Engine, game: Slow, parallel: Any, seconds: float, eve
             # Who is dead and not buried yet can be killed again.
             assert search.metrics.workers_lost == len(set(killed))
             kills, lost = kills + len(killed), lost + search.metrics.workers_lost
-    assert lost > 0
 
 
 # --- one mode and another ---

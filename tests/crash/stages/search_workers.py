@@ -76,7 +76,7 @@ def _search(engine: Engine, run: Run, outcome: Outcome, number: int, where: str)
     parallel = ("tree", "tree", "root", "leaf")[number % 4]
     # With three trees, or three rollouts a leaf, each of them needs as much to be sure.
     simulations = SIMULATIONS if parallel == "tree" else 3 * SIMULATIONS
-    game = replace(GAME, loops=15_000 if parallel == "tree" else 3000)
+    game = replace(GAME, loops=20_000)
     seed = run.chance("search", number).getrandbits(32)
     with Search(
         game, game.root(engine), workers=3, parallel=parallel, seed=seed, start_method="fork", c_uct=1.0
