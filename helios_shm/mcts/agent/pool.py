@@ -24,10 +24,11 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
 from types import TracebackType
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
+
+from ..options import StartMethod
 
 T = TypeVar("T")
-StartMethod = Literal["fork", "forkserver", "spawn"]
 DEATHS_MAX = 3
 _LEAVE_S = 30.0
 

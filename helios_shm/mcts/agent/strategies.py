@@ -15,11 +15,12 @@ from typing import Any, TypeAlias
 
 from ... import ConflictError, Engine, Resolve, Snapshot
 from ..metrics import Metrics
+from ..options import StartMethod
 from ..search import Search
 from ..tree import TreeNode
 from .edit import Edit
 from .judge import Spent
-from .pool import Pool, StartMethod
+from .pool import Pool
 from .scratch import close_scratches_of_thread, remove_abandoned
 from .task import EditEnvironment, Task
 
