@@ -23,7 +23,6 @@ CHOICE_ROW: int = lib.HS_SEARCH_CHOICE
 CHANCE_ROW: int = lib.HS_SEARCH_CHANCE
 TERMINAL_ROW: int = lib.HS_SEARCH_TERMINAL
 NO_ROW = 2**32 - 1
-VISITS_MAX = 2**28 - 1
 
 LANES_MAX: int = lib.HS_SEARCH_LANES_MAX
 PLAYERS_MAX: int = lib.HS_SEARCH_PLAYERS_MAX
@@ -122,10 +121,6 @@ class Descent:
         return int(self._leaf.action)
 
     @property
-    def depth(self) -> int:
-        return int(self._leaf.depth)
-
-    @property
     def id(self) -> bytes:
         return bytes(ffi.buffer(self._leaf.id))
 
@@ -137,18 +132,16 @@ class Table:
         if settings.num_players > PLAYERS_MAX:
             raise ValueError(f"a search has at most {PLAYERS_MAX} players, not {settings.num_players}")
         self.settings = settings
+        config = self._config()
+        self._table_size = int(config.size_bytes)
         self._fd = os.memfd_create("helios-search", os.MFD_CLOEXEC)
         try:
-            os.ftruncate(self._fd, self._size + _PAGE * -(-settings.processes * TALLY_BYTES // _PAGE))
+            os.ftruncate(self._fd, self._table_size + _PAGE * -(-settings.processes * TALLY_BYTES // _PAGE))
             self._map()
-            check(lib.hs_search_format(self._memory, self._config()), "making the table of a search")
+            check(lib.hs_search_format(self._memory, config), "making the table of a search")
         except BaseException:
             os.close(self._fd)
             raise
-
-    @property
-    def _size(self) -> int:
-        return int(self._config().size_bytes)
 
     def _config(self) -> Any:
         settings, config = self.settings, ffi.new("hs_search_config *")
@@ -172,7 +165,6 @@ class Table:
 
     def _map(self) -> None:
         self._mapped = mmap.mmap(self._fd, 0)
-        self._table_size = self._size
         self._memory = ffi.cast("void *", ffi.from_buffer(self._mapped))
         self._rng = ffi.new("uint64_t *")
         self._row_out = ffi.new("uint32_t *")
@@ -183,6 +175,7 @@ class Table:
 
     def __setstate__(self, state: tuple[Settings, Any]) -> None:
         self.settings, fd = state
+        self._table_size = int(self._config().size_bytes)
         self._fd = fd.detach()
         self._map()
         check(lib.hs_search_attach(self._memory, self._table_size, ffi.NULL), "joining the table of a search")
@@ -196,10 +189,6 @@ class Table:
     def seed(self, seed: int) -> None:
         """Set what this process breaks ties by."""
         self._rng[0] = seed
-
-    @property
-    def random_state(self) -> int:
-        return int(self._rng[0])
 
     def tally(self, process: int) -> memoryview:
         """The words of a process for its counts."""
