@@ -15,7 +15,8 @@ from .. import CapacityError, Snapshot
 from .environment import Rules
 from .metrics import Metrics, Tally, summed
 from .options import Options
-from .simulate import Node, Simulator
+from .rows import TableRows
+from .simulate import Node, Simulator, id_of
 from .table import Table
 from .trials import Trials
 
@@ -70,7 +71,7 @@ class Forest(Generic[A]):
 
     @property
     def root_id(self) -> bytes:
-        return bytes.fromhex(self.root.id)
+        return id_of(self.root)
 
     def close(self) -> None:
         for table in self.tables:
@@ -84,13 +85,8 @@ class Forest(Generic[A]):
 
     def counted(self) -> tuple[list[int], list[float]]:
         """Of each action of the root: visits, and the sum of values."""
-        visits: list[int] = []
-        sums: list[float] = []
-        for table, row in zip(self.tables, self.rows, strict=True):
-            edges = table.edges(row)
-            visits = [a + edge.visits for a, edge in zip(visits or [0] * len(edges), edges, strict=True)]
-            sums = [a + edge.value_sum for a, edge in zip(sums or [0.0] * len(edges), edges, strict=True)]
-        return visits, sums
+        edges = TableRows(self.tables).edges_of(self.root_id)
+        return [edge.visits for edge in edges], [edge.value_sum for edge in edges]
 
     def root_node(self) -> Node[A]:
         """The root's state and actions."""

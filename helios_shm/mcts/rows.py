@@ -74,7 +74,11 @@ class TableRows:
 
     def edges(self, row: tree.Row) -> list[CountedEdge]:
         """The actions of a state."""
-        columns = zip(*(each.edges(number) for each, number in self._places(row.id)), strict=True)
+        return self.edges_of(row.id)
+
+    def edges_of(self, id: bytes) -> list[CountedEdge]:
+        """The same, by the state's id."""
+        columns = zip(*(each.edges(number) for each, number in self._places(id)), strict=True)
         return [
             CountedEdge(
                 sum(edge.visits for edge in edges),

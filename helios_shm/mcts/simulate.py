@@ -75,9 +75,8 @@ class Simulator(Generic[A]):
 
     def add_root(self, root: Snapshot) -> int:
         """The row of a state that no action of this search leads to."""
-        ended, current = self.rules.returns(root), self.rules.current_player
-        player = 0 if current is None or ended is not None else self._checked(current(root), root)
-        return self._insert(root, player, ended)[0]
+        ended = self.rules.returns(root)
+        return self._insert(id_of(root), root, self._mover(root, ended, 0), ended)[0]
 
     def node(self, number: int, id: bytes) -> Node[A]:
         """What is known of a row."""
@@ -88,7 +87,7 @@ class Simulator(Generic[A]):
         row = self.table.row(number)
         assert row is not None, "a row that was walked to is there"
         state = self.state(id)
-        node = self._remember(state, row.player, self.rules.actions(state, row.player))
+        node = self._remember(id, state, row.player, self.rules.actions(state, row.player))
         if len(node.actions) != row.num_actions:
             raise ValueError(
                 f"legal_actions of state {state.id[:12]} gave {row.num_actions} actions before, and "
@@ -106,8 +105,7 @@ class Simulator(Generic[A]):
         known = self.nodes.get(id)
         return self.rules.actions(self.state(id), player) if known is None else known.actions
 
-    def _remember(self, state: Snapshot, player: int, actions: Sequence[A]) -> Node[A]:
-        id = bytes.fromhex(state.id)
+    def _remember(self, id: bytes, state: Snapshot, player: int, actions: Sequence[A]) -> Node[A]:
         node = self.nodes[id] = Node(state, player, actions)
         self.held[id] = state
         if len(self.nodes) > _NODES_MAX:
@@ -120,15 +118,16 @@ class Simulator(Generic[A]):
             del self.held[id]
             self.nodes.pop(id, None)
 
-    def _insert(self, state: Snapshot, player: int, returns: Sequence[float] | None) -> tuple[int, bool]:
+    def _insert(
+        self, id: bytes, state: Snapshot, player: int, returns: Sequence[float] | None
+    ) -> tuple[int, bool]:
         """Enter a state in the table, unless somebody has. Returns its row, and whether it is new."""
-        id = bytes.fromhex(state.id)
         if returns is not None:
             self.held[id] = state
             return self.table.insert(
                 id, self.owner, TERMINAL_ROW, player, 0, None, self.vector(returns, "returns", state)
             )
-        node = self._remember(state, player, self.rules.actions(state, player))
+        node = self._remember(id, state, player, self.rules.actions(state, player))
         logits = self.rules.priors(state, player, node.actions)
         if logits is not None and len(logits) != len(node.actions):
             raise ValueError(
@@ -137,7 +136,13 @@ class Simulator(Generic[A]):
         kind = CHANCE_ROW if player == CHANCE else CHOICE_ROW
         return self.table.insert(id, self.owner, kind, player, len(node.actions), logits, None)
 
-    def _checked(self, player: int, state: Snapshot) -> int:
+    def _mover(self, state: Snapshot, ended: Sequence[float] | None, in_turn: int) -> int:
+        """Who moves in a state; ``in_turn``, if the environment does not say."""
+        if ended is not None:
+            return 0
+        if self.rules.current_player is None:
+            return in_turn
+        player = self.rules.current_player(state)
         if player != CHANCE and not 0 <= player < self.num_players:
             raise ValueError(
                 f"current_player of state {state.id[:12]} is {player}; there are {self.num_players} players"
@@ -230,8 +235,9 @@ class Simulator(Generic[A]):
             assert info is not None, "a child that an edge names is there"
             return row, self.state(info.id)
         state, _ = self._expanded(node, action)
-        known = self.table.find(bytes.fromhex(state.id))
-        return (self._entered(node, action, state).row if known is None else known), state
+        child = id_of(state)
+        known = self.table.find(child)
+        return (self._entered(node, action, child, state).row if known is None else known), state
 
     def evaluate(self, state: Snapshot) -> Sequence[float]:
         """What a state is worth to each player, by a rollout."""
@@ -247,9 +253,10 @@ class Simulator(Generic[A]):
             node = self.node(descent.row, descent.id)
             action = node.actions[descent.action]
             state, rewards = self._expanded(node, action)
-            row = self.table.find(bytes.fromhex(state.id))
+            id = id_of(state)
+            row = self.table.find(id)
             if row is None:
-                leaf = self._entered(node, action, state)
+                leaf = self._entered(node, action, id, state)
                 if self.table.link(lane, leaf.row, rewards) and leaf.fresh:
                     return leaf
             else:
@@ -261,17 +268,11 @@ class Simulator(Generic[A]):
         node = self.node(descent.row, descent.id)
         return Leaf(descent.row, node.state, node.player, None, False)
 
-    def _entered(self, node: Node[A], action: A, state: Snapshot) -> Leaf[A]:
+    def _entered(self, node: Node[A], action: A, id: bytes, state: Snapshot) -> Leaf[A]:
         """Enter the state that an action led to; ``fresh``: it has to be evaluated."""
         ended = self.rules.returns(state)
-        current = self.rules.current_player
-        if ended is not None:
-            player = 0
-        elif current is None:
-            player = (node.player + 1) % self.num_players
-        else:
-            player = self._checked(current(state), state)
-        row, new = self._insert(state, player, ended)
+        player = self._mover(state, ended, (node.player + 1) % self.num_players)
+        row, new = self._insert(id, state, player, ended)
         return Leaf(row, state, player, action, new and ended is None)
 
     def _expanded(self, node: Node[A], action: A) -> tuple[Snapshot, Sequence[float] | None]:
@@ -297,3 +298,8 @@ class Simulator(Generic[A]):
             more = self.vector(self.rules.commit_reward(metrics), "commit_reward", state)
             vector = more if vector is None else [a + b for a, b in zip(vector, more, strict=True)]
         return state, vector
+
+
+def id_of(state: Snapshot) -> bytes:
+    """The key of a state in the table: its root hash."""
+    return bytes.fromhex(state.id)
